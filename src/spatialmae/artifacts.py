@@ -1,0 +1,93 @@
+"""Artifacts on disk: written to a temporary name and renamed, so that none is ever half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from spatialmae.errors import UserError
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that becomes ``path`` if the block succeeds, else is deleted."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    # mkstemp makes private files; artifacts get what the user's umask grants any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write indented JSON atomically, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path | str, table: pd.DataFrame) -> None:
+    """Write a tidy CSV atomically; floats keep 10 significant digits."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.10g")
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Read a CSV written by :func:`write_table`.
+
+    Raises:
+        UserError: the file is missing or empty.
+    """
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(path, "table not found", "run the stage that makes it, e.g. `snakemake`") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(path, "table is empty", "delete it and run its stage again") from None
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray], metadata: Any = None) -> None:
+    """Write named arrays as one safetensors file, with JSON-able ``metadata`` in its header."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(contiguous, metadata={"spatialmae": json.dumps(metadata)}))
+
+
+def read_tensors(path: Path | str, prefix: str = "") -> tuple[dict[str, np.ndarray], Any]:
+    """Read the arrays whose names start with ``prefix``, and the metadata, of :func:`write_tensors`.
+
+    Raises:
+        UserError: the file is missing, truncated or not a safetensors file of this project.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            metadata = json.loads(header["spatialmae"])
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
+            return {name: file.get_tensor(name) for name in names}, metadata
+    except FileNotFoundError:
+        raise UserError(path, "artifact not found", "run the stage that makes it, e.g. `snakemake`") from None
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(path, f"not a readable artifact ({error})", "delete it and run its stage again") from None
