@@ -8,11 +8,52 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
+from sklearn.model_selection import train_test_split
 
 from spatialmae.artifacts import read_tensors, write_tensors
+from spatialmae.errors import UserError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def consecutive_splits(train: int, validation: int, test: int) -> dict[Split, Int64[np.ndarray, " _"]]:
+    """Splits of a generated data set: the first images to train on, the next to validate, the last to test.
+
+    Raises:
+        UserError: a count is negative, or there is no image to train on.
+    """
+    if min(train, validation, test) < 0 or train == 0:
+        problem = f"train={train}, validation={validation}, test={test} are not counts of images"
+        raise UserError("data", problem, "give at least one training image and no negative count")
+    first_of_part = np.cumsum([train, validation])
+    parts = np.split(np.arange(train + validation + test, dtype=np.int64), first_of_part)
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def stratified_splits(
+    label: Int64[np.ndarray, " n"], *, validation: int | float, test: int | float, seed: int
+) -> dict[Split, Int64[np.ndarray, " _"]]:
+    """Random splits in which every class keeps its share.
+
+    Args:
+        label: the class of each image.
+        validation: number of images (int), or their fraction (float); likewise ``test``. 0: none.
+        test: see ``validation``.
+        seed: of the draw.
+
+    Raises:
+        ValueError: a split is too small to hold every class, or leaves nothing to train on.
+    """
+    n = len(label)
+    sizes = [round(n * size) if isinstance(size, float) else size for size in (validation, test)]
+    rest, parts = np.arange(n, dtype=np.int64), []
+    for part, size in enumerate(sizes):
+        chosen = np.empty(0, dtype=np.int64)
+        if size:
+            rest, chosen = train_test_split(rest, test_size=size, stratify=label[rest], random_state=seed + part)
+        parts.append(np.sort(chosen))
+    return {"train": np.sort(rest), "validation": parts[0], "test": parts[1]}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,17 @@
+"""Data sources, each a function that returns one :class:`~spatialmae.data.dataset.ImageData`.
+
+A source that shares its module's name is imported from that module
+(``from spatialmae.data.leaves import leaves``): exported here, it would be shadowed by the module.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["cifar10", "digits", "folder", "ising", "leaves", "photos"],
+    submod_attrs={
+        "dataset": ["ImageData"],
+        "ising": ["chain_second_moment", "ising_chain", "ising_lattice"],
+        "photos": ["depth", "textures"],
+    },
+)

@@ -1,0 +1,162 @@
+"""CIFAR-10's reader on small archives in the official layout, whole and damaged."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spatialmae.data.cifar10 as module
+from spatialmae.data.cifar10 import FOLDER, NAMES_FILE, RECORD_BYTES, TEST_FILE, TRAIN_FILES, cifar10
+from spatialmae.data.download import MIRRORS_VARIABLE
+from spatialmae.errors import UserError
+
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PER_FILE = 60
+
+
+def official_files() -> dict[str, bytes]:
+    """Records whose label is their position modulo 10, with random pixels."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for name in (*TRAIN_FILES, TEST_FILE):
+        records = rng.integers(256, size=(PER_FILE, RECORD_BYTES), dtype=np.uint8)
+        records[:, 0] = np.arange(PER_FILE) % 10
+        files[name] = records.tobytes()
+    return files | {NAMES_FILE: ("\n".join(NAMES) + "\n\n").encode()}
+
+
+def write_archive(folder: Path, files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> Path:
+    path = folder / module.PUBLISHED.name
+    with tarfile.open(path, "w:gz") as tar:
+        for member in extra:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{FOLDER}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    monkeypatch.setenv(MIRRORS_VARIABLE, str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def load(**options: object) -> module.ImageData:
+    return cifar10(cache="cache", **({"seed": 0, "n_validation": 50} | options))
+
+
+def test_every_image_and_label_is_read_and_placed_once(mirror):
+    files = official_files()
+    write_archive(mirror, files)
+    data = load()
+    assert data.images.shape == (6 * PER_FILE, 32, 32, 3) and data.images.dtype == np.uint8
+    train = b"".join(files[name] for name in TRAIN_FILES)
+    records = np.frombuffer(train + files[TEST_FILE], np.uint8).reshape(-1, RECORD_BYTES)
+    np.testing.assert_array_equal(data.targets["label"], records[:, 0])
+    for image, record in zip(data.images[:70], records[:70], strict=True):
+        for row, column, channel in ((0, 0, 0), (3, 5, 0), (3, 5, 1), (31, 0, 2), (31, 31, 2)):
+            assert image[row, column, channel] == record[1 + 1024 * channel + 32 * row + column]
+    np.testing.assert_array_equal(data.splits["test"], np.arange(5 * PER_FILE, 6 * PER_FILE))
+    assert data.class_names == {"label": NAMES}
+    assert data.provenance["official"] is False and len(data.provenance["sha256"]) == 64
+
+
+def test_splits_are_stratified_seeded_and_drawn_from_the_right_images(mirror):
+    write_archive(mirror, official_files())
+    whole = load()
+    data = load(n_train=100, n_validation=20, n_test=30)
+    assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 100, "validation": 20, "test": 30}
+    assert len(data.images) == 150
+    for split, size in (("train", 10), ("validation", 2), ("test", 3)):
+        np.testing.assert_array_equal(np.bincount(data.target("label", split)), [size] * 10)
+    fitted = {image.tobytes() for image in whole.images[: 5 * PER_FILE]}
+    tested = {image.tobytes() for image in whole.images[5 * PER_FILE :]}
+    for split, allowed in (("train", fitted), ("validation", fitted), ("test", tested)):
+        assert {image.tobytes() for image in data.images[data.splits[split]]} <= allowed
+    again, other = load(), load(seed=1)
+    np.testing.assert_array_equal(again.splits["validation"], whole.splits["validation"])
+    assert not np.array_equal(other.splits["validation"], whole.splits["validation"])
+
+
+def test_nothing_is_extracted_to_disk(mirror, tmp_path):
+    escaping = tarfile.TarInfo("../escaped")
+    escaping.size = 10
+    write_archive(mirror, official_files(), extra=(escaping,))
+    load()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mirror", module.PUBLISHED.name]
+
+
+def test_a_truncated_archive_is_refused(mirror):
+    path = write_archive(mirror, official_files())
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="damaged archive"):
+        load()
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_changed_byte_is_refused(mirror, place):
+    path = write_archive(mirror, official_files())
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged archive"):
+        load()
+
+
+def test_a_file_that_is_no_archive_is_refused(mirror):
+    (mirror / module.PUBLISHED.name).write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match="damaged archive"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({TEST_FILE: None}, "test_batch.bin is missing"),
+        ({"data_batch_3.bin": bytes(RECORD_BYTES + 1)}, "data_batch_3.bin has 3074 bytes"),
+        ({"data_batch_3.bin": b""}, "data_batch_3.bin has 0 bytes"),
+        ({"data_batch_1.bin": bytes([10]) * RECORD_BYTES}, "a label is 10"),
+        ({NAMES_FILE: b"one two"}, "holds 2 names"),
+    ],
+)
+def test_wrong_members_are_refused(mirror, change, problem):
+    files = {name: content for name, content in (official_files() | change).items() if content is not None}
+    write_archive(mirror, files)
+    with pytest.raises(UserError, match=problem):
+        load()
+
+
+def test_links_and_huge_members_are_never_read(mirror, monkeypatch):
+    link = tarfile.TarInfo(f"{FOLDER}/{TEST_FILE}")
+    link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+    write_archive(mirror, official_files(), extra=(link,))
+    with pytest.raises(UserError, match="is not a file of at most"):
+        load()
+    write_archive(mirror, official_files())
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", PER_FILE * RECORD_BYTES - 1)
+    with pytest.raises(UserError, match="is not a file of at most"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_train": 300},
+        {"n_validation": 300},
+        {"n_validation": -1},
+        {"n_validation": 5},
+        {"n_test": 61},
+        {"n_test": 55},
+    ],
+)
+def test_impossible_counts_are_refused(mirror, options):
+    write_archive(mirror, official_files())
+    with pytest.raises(UserError, match="cannot be drawn"):
+        load(**options)

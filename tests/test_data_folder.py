@@ -1,0 +1,213 @@
+"""A user's folder: modes and bit depths, what is left out and why, classes and splits."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import spatialmae.data.folder as module
+from spatialmae.data.dataset import ImageData
+from spatialmae.data.folder import folder, print_skipped
+from spatialmae.errors import UserError
+
+
+def noise(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(256, size=(*size, 3), dtype=np.uint8))
+
+
+def fill(path: Path, n: int = 10, first: int = 0, suffix: str = "png") -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    for i in range(first, first + n):
+        noise(i).save(path / f"{i:03}.{suffix}")
+
+
+def read_one(path: Path, image: Image.Image, name: str = "000.png", **options: object) -> np.ndarray:
+    """The pixels that ``folder`` makes of one image, which is the first of its files."""
+    fill(path, first=1)
+    image.save(path / name, **options)
+    data = folder(path, image_size=16, seed=0)
+    assert data.provenance["skipped"] == []
+    return data.images[0]
+
+
+def flat(mode: str, value: object) -> Image.Image:
+    return Image.new(mode, (20, 16), value)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (flat("1", 1), (255, 255, 255)),
+        (flat("L", 77), (77, 77, 77)),
+        (flat("LA", (0, 0)), (255, 255, 255)),
+        (flat("LA", (100, 255)), (100, 100, 100)),
+        (flat("RGB", (1, 2, 3)), (1, 2, 3)),
+        (flat("RGBA", (200, 100, 0, 0)), (255, 255, 255)),
+        (flat("RGBA", (200, 100, 0, 255)), (200, 100, 0)),
+        (flat("RGBA", (0, 0, 0, 51)), (204, 204, 204)),
+        (Image.fromarray(np.full((16, 16), 257 * 33, np.uint16)), (33, 33, 33)),
+        (Image.fromarray(np.full((16, 16), 65535, np.uint16)), (255, 255, 255)),
+        (Image.fromarray(np.full((16, 16), 129, np.uint16)), (1, 1, 1)),
+    ],
+)
+def test_modes_and_bit_depths(tmp_path, image, expected):
+    pixels = read_one(tmp_path / "images", image)
+    assert pixels.shape == (16, 16, 3) and (pixels == expected).all()
+
+
+def test_palettes_with_and_without_transparency(tmp_path):
+    palette = flat("P", 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert (read_one(tmp_path / "opaque", palette) == (10, 20, 30)).all()
+    assert (read_one(tmp_path / "transparent", palette, transparency=1) == 255).all()
+    assert (read_one(tmp_path / "key", flat("RGB", (5, 6, 7)), transparency=(5, 6, 7)) == 255).all()
+
+
+def test_cmyk_jpeg_and_webp(tmp_path):
+    cyan = read_one(tmp_path / "cmyk", flat("CMYK", (255, 0, 0, 0)), "000.jpg", quality=100)
+    np.testing.assert_allclose(cyan.reshape(-1, 3), np.tile([0, 255, 255], (256, 1)), atol=3)
+    webp = read_one(tmp_path / "webp", flat("RGBA", (9, 8, 7, 255)), "000.webp", lossless=True)
+    assert (webp == (9, 8, 7)).all()
+
+
+def test_orientation_in_exif_is_applied(tmp_path):
+    image = noise(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: to be rotated by 90° clockwise
+    pixels = read_one(tmp_path / "images", image, exif=exif)
+    np.testing.assert_array_equal(pixels, np.rot90(np.asarray(image), -1))
+
+
+def test_crop_takes_the_centre_and_stretch_everything(tmp_path):
+    wide = np.zeros((16, 64, 3), np.uint8)
+    wide[:, 24:40] = np.asarray(noise(0))
+    fill(tmp_path, first=1)
+    Image.fromarray(wide).save(tmp_path / "000.png")
+    cropped = folder(tmp_path, image_size=8, seed=0).images[0]
+    centre = wide[:, 24:40].reshape(8, 2, 8, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(cropped, centre, atol=1)
+    stretched = folder(tmp_path, image_size=8, resize="stretch", seed=0).images[0]
+    np.testing.assert_allclose(stretched, wide.reshape(8, 2, 8, 8, 3).mean(axis=(1, 3)), atol=1)
+
+
+def test_grayscale_is_luminance(tmp_path):
+    fill(tmp_path, n=9)
+    flat("L", 77).save(tmp_path / "grey.png")
+    colour, grey = (folder(tmp_path, image_size=16, grayscale=grayscale, seed=0) for grayscale in (False, True))
+    assert grey.image_shape == (16, 16, 1) and (grey.images[-1] == 77).all()
+    np.testing.assert_allclose(grey.images[..., 0], colour.images @ [0.2125, 0.7154, 0.0721], atol=0.51)
+
+
+def test_what_is_left_out_and_why(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 32 * 32)
+    fill(tmp_path)
+    nested = tmp_path / "deep" / "er"
+    fill(nested, n=1, first=50, suffix="PNG")
+    noise(60, (16, 15)).save(tmp_path / "small.png")
+    noise(61, (33, 32)).save(tmp_path / "large.png")
+    whole = io.BytesIO()
+    noise(62).save(whole, "PNG")
+    (tmp_path / "truncated.png").write_bytes(whole.getvalue()[:400])
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "empty.webp").touch()
+    noise(63).save(tmp_path / "disguised.png", "GIF")
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "copy.png").write_bytes((tmp_path / "003.png").read_bytes())
+    (tmp_path / ".hidden").mkdir()
+    noise(64).save(tmp_path / ".hidden" / "thumbnail.png")
+    data = folder(tmp_path, image_size=16, seed=0)
+    reasons = {entry["file"]: entry["reason"] for entry in data.provenance["skipped"]}
+    assert len(data.images) == 11 and data.targets == {}
+    assert reasons.pop("truncated.png").startswith("damaged (")
+    assert reasons == {
+        "small.png": "smaller than 16 pixels",
+        "large.png": "more than 1024 pixels",
+        "text.jpg": "damaged (not a PNG, JPEG or WebP)",
+        "empty.webp": "damaged (not a PNG, JPEG or WebP)",
+        "disguised.png": "damaged (not a PNG, JPEG or WebP)",
+        "notes.txt": "not named as PNG, JPEG or WebP",
+        "copy.png": "same bytes as 003.png",
+    }
+    print_skipped(data)
+    printed = capsys.readouterr().out
+    assert "11 images used, 8 files left out" in printed
+    assert "3 × damaged (not a PNG, JPEG or WebP)" in printed
+    assert "copy.png: same bytes as 003.png" in printed
+
+
+def test_a_decompression_bomb_is_never_decoded(tmp_path, monkeypatch):
+    fill(tmp_path)
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded") if image.width > 99 else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="1 more than 64000000 pixels"):
+            folder(tmp_path, image_size=64, seed=0)
+
+
+def test_subfolders_are_classes_and_splits_stratified(tmp_path):
+    for index, name in enumerate(("cat", "ant", "bee")):
+        fill(tmp_path / name, n=20, first=100 * index)
+        fill(tmp_path / name / "more", n=20, first=100 * index + 50)
+    (tmp_path / "README.txt").write_text("three classes")
+    data = folder(tmp_path, image_size=8, validation_fraction=0.2, test_fraction=0.1, seed=1)
+    assert data.class_names == {"label": ("ant", "bee", "cat")}
+    for split, size in (("train", 28), ("validation", 8), ("test", 4)):
+        np.testing.assert_array_equal(np.bincount(data.target("label", split)), [size] * 3)
+    again, other = (folder(tmp_path, image_size=8, seed=seed) for seed in (1, 2))
+    assert not np.array_equal(again.splits["test"], other.splits["test"])
+    bee = Image.open(sorted((tmp_path / "bee").rglob("*.png"))[0])
+    expected = np.asarray(bee).reshape(8, 2, 8, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(data.images[data.targets["label"] == 1][0], expected, atol=1)
+    data.save(tmp_path / "saved.safetensors")
+    assert ImageData.load(tmp_path / "saved.safetensors").provenance == data.provenance
+
+
+def test_one_subfolder_or_images_beside_subfolders_are_no_classes(tmp_path):
+    fill(tmp_path / "only" / "one")
+    assert folder(tmp_path, image_size=8, seed=0).targets == {}
+    fill(tmp_path / "second", first=20)
+    assert set(folder(tmp_path, image_size=8, seed=0).targets) == {"label"}
+    noise(99).save(tmp_path / "beside.png")
+    assert folder(tmp_path, image_size=8, seed=0).targets == {}
+
+
+def test_too_few_images_are_refused_with_the_reasons(tmp_path):
+    with pytest.raises(UserError, match=r"0 usable images \(none left out\)"):
+        folder(tmp_path, image_size=8, seed=0)
+    fill(tmp_path, n=4)
+    with pytest.raises(UserError, match="4 usable images"):
+        folder(tmp_path, image_size=8, seed=0)
+    fill(tmp_path, n=30)
+    with pytest.raises(UserError, match=r"0 usable images \(30 smaller than 32 pixels\)"):
+        folder(tmp_path, image_size=32, seed=0)
+    assert len(folder(tmp_path, image_size=8, seed=0).splits["test"]) == 3
+
+
+def test_a_class_of_one_image_is_refused(tmp_path):
+    fill(tmp_path / "many", n=30)
+    fill(tmp_path / "lone", n=1, first=90)
+    with pytest.raises(UserError, match="cannot be split"):
+        folder(tmp_path, image_size=8, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "resize", "validation", "test", "problem"),
+    [
+        (0, "crop", 0.1, 0.1, "image_size"),
+        (8, "tile", 0.1, 0.1, "use one of crop, stretch"),
+        (8, "crop", 0.6, 0.4, "below 1"),
+        (8, "crop", 0.1, -0.1, "fractions from 0"),
+    ],
+)
+def test_impossible_values_are_refused(tmp_path, image_size, resize, validation, test, problem):
+    with pytest.raises(UserError, match=problem):
+        module._check(tmp_path, image_size, resize, validation, test)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        folder(tmp_path / "absent", image_size=8, seed=0)
