@@ -1,0 +1,254 @@
+"""The ledger of claims (``claims.yaml``): strictly typed records, refused with one line that names the mend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from spatialmae.errors import UserError
+
+ClaimType = Literal["equality", "ordering", "trend", "inverted_u", "equivalence"]
+Fidelity = Literal["same", "scaled", "proxy"]
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Selector = dict[str, int | float | str]
+"""Column name to the value its rows must have; numbers are matched within 1e-9."""
+
+MENDS = {
+    "extra_forbidden": "remove the field or correct its spelling",
+    "missing": "add the field",
+    "float_type": "give a number (YAML reads 1e-6 as text: write 1.0e-6)",
+    "literal_error": "choose one of the values named",
+}
+
+
+class Record(BaseModel):
+    """A strict, immutable piece of the ledger: unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Difference(Record):
+    """An arm that is itself a paired difference, value(plus) − value(minus)."""
+
+    plus: Selector
+    minus: Selector
+
+
+def _kind_of_arm(arm: Any) -> str:
+    is_pair = isinstance(arm, Difference) or (isinstance(arm, dict) and bool({"plus", "minus"} & arm.keys()))
+    return "difference" if is_pair else "selector"
+
+
+Arm = Annotated[
+    Annotated[Selector, Tag("selector")] | Annotated[Difference, Tag("difference")], Discriminator(_kind_of_arm)
+]
+
+
+class Control(Record):
+    """Rows whose value must lie in [min, max], seed by seed, or the claim's verdict is INVALID."""
+
+    where: Selector
+    min: Finite | None = None
+    max: Finite | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Control:
+        if self.min is None and self.max is None:
+            raise ValueError("control: give min, max or both")
+        return self
+
+
+class Estimand(Record):
+    """What is measured: a column of a table, and the arms in the order in which the claim says it rises.
+
+    ``transform`` comes first: log makes differences log-ratios; reciprocal makes rates of lengths, so that a length
+    that is infinite is the rate zero.
+    """
+
+    table: Text
+    value: Text
+    transform: Literal["identity", "log", "reciprocal"] = "identity"
+    where: Selector = {}
+    arms: list[Arm] = []
+    x: list[Finite] | None = None
+    control: Control | None = None
+
+
+class Rule(Record):
+    """How a claim is decided; frozen before the runs it judges.
+
+    ``alpha`` is the one-sided level after Holm within ``family``, and 1 − alpha the two-sided interval's level.
+    ``smallest_effect`` is in the unit of the (transformed) value.
+    """
+
+    family: Text
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    smallest_effect: Positive | None = None
+    tolerance: Positive | None = None
+    margin: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
+
+
+class TestPlan(Record):
+    """How one configuration tests a claim: data, fidelity, and what differs from the record's estimand and rule."""
+
+    __test__ = False  # pytest would otherwise collect the class by its name
+
+    dataset: Text
+    fidelity: Fidelity
+    where: Selector = {}
+    arms: list[Arm] | None = None
+    smallest_effect: Positive | None = None
+
+
+class Claim(Record):
+    """One leaf claim of a paper: it says, and a test of it tests, one thing."""
+
+    id: Annotated[str, Field(pattern=r"^[AB][1-9]\d*\.[1-9]\d*$")]
+    paper: Literal["A", "B"]
+    section: Text
+    statement: Text
+    tier: Literal["primary", "note", "derived"]
+    type: ClaimType
+    paper_value: Text
+    unit: str = ""
+    figure: str = ""
+    deviations: list[Annotated[str, Field(pattern=r"^D[1-9]\d*$")]] = []
+    design: str | None = None
+    estimand: Estimand | None = None
+    rule: Rule | None = None
+    tests: dict[str, TestPlan] = {}
+    planned: Text | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Claim:
+        if not self.id.startswith(self.paper):
+            raise ValueError(f"paper: {self.paper!r} does not fit the id")
+        if self.tests and (self.estimand is None or self.rule is None or self.design is None):
+            raise ValueError("tests: a claim with tests needs an estimand, a rule and a design")
+        if not self.tests and self.planned is None:
+            raise ValueError("planned: a claim without tests must say what will test it")
+        for plan in self.tests.values():
+            _check_design(self, self.arms_of(plan))
+        return self
+
+    @property
+    def parent(self) -> str:
+        """The numbered claim this leaf belongs to, e.g. A5 for A5.1."""
+        return self.id.split(".")[0]
+
+    def arms_of(self, plan: TestPlan) -> list[Selector | Difference]:
+        """The arms under one configuration: its own, else the estimand's."""
+        assert self.estimand is not None
+        return list(self.estimand.arms if plan.arms is None else plan.arms)
+
+    def rule_of(self, plan: TestPlan) -> Rule:
+        """The rule under one configuration: the record's, with the configuration's own smallest effect."""
+        assert self.rule is not None
+        if plan.smallest_effect is None:
+            return self.rule
+        return self.rule.model_copy(update={"smallest_effect": plan.smallest_effect})
+
+
+class Ledger(Record):
+    """All leaf claims of both papers, with the designs they refer to and the first seed that carries verdicts."""
+
+    verdict_seeds_from: Annotated[int, Field(ge=0)]
+    designs: dict[str, Text]
+    claims: list[Claim]
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Ledger:
+        _refuse_repeats("claims: id", [claim.id for claim in self.claims])
+        _refuse_repeats("claims: statement", [claim.statement for claim in self.claims])
+        for claim in self.claims:
+            if claim.design is not None and claim.design not in self.designs:
+                raise ValueError(f"design: {claim.design!r} of {claim.id} is not among the designs")
+        return self
+
+
+def _refuse_repeats(what: str, names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{what} {repeated[0]!r} occurs twice")
+
+
+def _check_design(claim: Claim, arms: list[Selector | Difference]) -> None:
+    """Raise ValueError unless arms and rule hold what the claim's type needs."""
+    assert claim.estimand is not None and claim.rule is not None
+    _check_arms(claim.type, len(arms))
+    if claim.type == "trend":
+        _check_x(claim.estimand.x, len(arms))
+    elif claim.estimand.x is not None:
+        raise ValueError("estimand.x: only a trend has it")
+    needed = {"equality": "tolerance", "equivalence": "margin"}.get(claim.type, "smallest_effect")
+    for field in ("tolerance", "margin", "smallest_effect"):
+        given = getattr(claim.rule, field) is not None
+        if given != (field == needed):
+            raise ValueError(f"rule.{field}: type {claim.type} needs rule.{needed} and no other threshold")
+    if claim.rule.margin is not None and claim.rule.margin[0] >= claim.rule.margin[1]:
+        raise ValueError("rule.margin: give [low, high] with low < high")
+    if claim.type == "equality":
+        _check_negative_control(claim.estimand.control, claim.rule)
+
+
+def _check_arms(kind: str, n_arms: int) -> None:
+    """Raise ValueError unless a claim of this type can have so many arms."""
+    allowed = {"equality": (0, 0), "ordering": (1, None), "trend": (3, None), "inverted_u": (3, 3)}
+    least, most = allowed.get(kind, (2, 2))
+    if n_arms < least or (most is not None and n_arms > most):
+        count = f"exactly {least}" if least == most else f"at least {least}"
+        raise ValueError(f"estimand.arms: type {kind} has {count}, not {n_arms}")
+
+
+def _check_x(x: list[float] | None, n_arms: int) -> None:
+    if x is None or len(x) != n_arms or any(b <= a for a, b in pairwise(x)):
+        raise ValueError(f"estimand.x: a trend over {n_arms} arms needs {n_arms} increasing numbers")
+
+
+def _check_negative_control(control: Control | None, rule: Rule) -> None:
+    assert rule.tolerance is not None
+    if control is None or control.min is None or control.min < rule.tolerance:
+        raise ValueError("estimand.control: an equality needs a negative control with min ≥ the tolerance")
+
+
+def load_ledger(path: Path | str) -> Ledger:
+    """Read and validate the ledger.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a record breaks the schema; the message names the file, the
+            record's id, the field and the mend.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(path, f"cannot be read ({error.strerror})", "give the path of claims.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(path, f"is not valid YAML ({error})", "mend the syntax at that line") from None
+    try:
+        return Ledger.model_validate(raw)
+    except ValidationError as error:
+        raise _as_user_error(path, raw, error.errors()[0]) from None
+
+
+def _as_user_error(path: Path | str, raw: Any, error: ErrorDetails) -> UserError:
+    """The first validation error as one line: file, record, field, problem, mend."""
+    location = list(error["loc"])
+    where = str(path)
+    if location[:1] == ["claims"] and len(location) > 1:
+        record = raw["claims"][location[1]]
+        name = record.get("id") if isinstance(record, dict) else None
+        where += f", record {name or f'number {location[1]}'}"
+        location = location[2:]
+    if location:
+        where += f", field {'.'.join(map(str, location))}"
+    problem = error["msg"].removeprefix("Value error, ")
+    return UserError(where, problem, MENDS.get(error["type"], "correct the value"))

@@ -1,0 +1,324 @@
+"""Verdicts by code, from the frozen ledger and the tables of a configuration.
+
+A verdict is the first of these that applies:
+
+1. ``NOT_TESTED(…)``: this configuration does not test the claim; in brackets those that do, or ``planned``.
+2. ``INVALID``: a control left its bounds, or more than one seed in five failed.
+3. ``SUGGESTIVE(+)``, ``(-)`` or ``(0)``: fewer than five seeds, or only seeds of the exploring block.
+4. ``NULL``: the interval lies inside ± the smallest effect of interest (directional claims only).
+5. ``REPLICATED``: p after Holm below alpha and estimate at least the smallest effect (equivalence: the p of TOST
+   alone; equality: every seed within the tolerance).
+6. ``CONTRADICTED``: the interval lies below zero and the estimate is at most − the smallest effect (equivalence:
+   the interval lies outside the margin; equality: every seed outside the tolerance).
+7. ``INCONCLUSIVE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from spatialmae.artifacts import write_table
+from spatialmae.claims import rules
+from spatialmae.claims.ledger import Claim, Control, Ledger, Rule, TestPlan, load_ledger
+from spatialmae.claims.measurements import Measurements, measure
+from spatialmae.claims.rules import MINIMUM_SEEDS, Evidence
+
+CLAIMS_COLUMNS = [
+    *("id", "paper", "statement", "type", "tier", "fidelity", "estimate", "ci_low", "ci_high", "n_seeds", "p"),
+    *("paper_value", "verdict", "figure", "deviations"),
+]
+DETAIL_COLUMNS = [
+    *("id", "dataset", "unit", "family", "smallest_effect", "p_raw", "p_holm", "p_sign_flip", "n_failed"),
+    *("reversals", "rule", "reason"),
+]
+SEEDS_COLUMNS = ["id", "seed", "arm", "arm_label", "value"]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A claim as one configuration tested it.
+
+    Attributes:
+        plan: data, fidelity and what the configuration overrides.
+        rule: the rule under this configuration.
+        measurements: the numbers for each seed and arm.
+        evidence: what they say; without p-values where the claim can get no verdict from them.
+        failure: why the claim is INVALID, or empty.
+        p_holm: p after Holm; NaN until the whole family has been seen, and where there is no p-value.
+    """
+
+    plan: TestPlan
+    rule: Rule
+    measurements: Measurements
+    evidence: Evidence
+    failure: str
+    p_holm: float = np.nan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim's verdict with its reason in words; ``tested`` is None where the configuration does not test it."""
+
+    claim: Claim
+    verdict: str
+    reason: str
+    tested: Tested | None = None
+
+
+def judge(ledger: Ledger, tables_dir: Path | str, configuration: str) -> list[Verdict]:
+    """Verdicts on all claims of the ledger, in its order, from the tables that a configuration made.
+
+    Args:
+        ledger: the claims with their rules.
+        tables_dir: the folder that holds ``<table>/<dataset>.csv``.
+        configuration: its name; claims that it does not test read NOT_TESTED.
+
+    Raises:
+        UserError: a table, column or arm is missing that the configuration should have made.
+    """
+    tested = {
+        claim.id: _test(claim, claim.tests[configuration], tables_dir, ledger.verdict_seeds_from)
+        for claim in ledger.claims
+        if configuration in claim.tests
+    }
+    tested = _adjust_families(tested)
+    return [_verdict(claim, tested.get(claim.id)) for claim in ledger.claims]
+
+
+def judge_claims(
+    ledger_path: Path | str, tables_dir: Path | str, configuration: str, out_csv: Path | str
+) -> list[Verdict]:
+    """Judge all claims and write ``out_csv``, ``claims_detail.csv`` and ``claims_seeds.csv``.
+
+    The last two go into ``tables_dir``: how each verdict came about, and its numbers for each seed and arm.
+
+    Raises:
+        UserError: the ledger is faulty, or a table is missing or incomplete.
+    """
+    verdicts = judge(load_ledger(ledger_path), tables_dir, configuration)
+    write_table(out_csv, claims_table(verdicts))
+    write_table(Path(tables_dir) / "claims_detail.csv", detail_table(verdicts))
+    write_table(Path(tables_dir) / "claims_seeds.csv", seeds_table(verdicts))
+    return verdicts
+
+
+def weigh(claim: Claim, rule: Rule, values: Float64[np.ndarray, "seeds arms"]) -> Evidence:
+    """The evidence of the values for a claim, by its type; one column of errors for an equality."""
+    match claim.type:
+        case "ordering":
+            return rules.ordering(values, rule.alpha)
+        case "trend":
+            assert claim.estimand is not None and claim.estimand.x is not None
+            return rules.trend(values, claim.estimand.x, rule.alpha)
+        case "inverted_u":
+            return rules.inverted_u(values, rule.alpha)
+        case "equivalence":
+            assert rule.margin is not None
+            return rules.equivalence(values, rule.margin, rule.alpha)
+        case "equality":
+            return rules.equality(values)
+
+
+def _test(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_from: int) -> Tested:
+    measurements = measure(claim, plan, tables_dir, verdict_seeds_from)
+    rule = claim.rule_of(plan)
+    evidence = weigh(claim, rule, measurements.values)
+    failure = _failure(claim.estimand.control if claim.estimand else None, measurements, evidence)
+    if failure or measurements.exploring:
+        evidence = replace(evidence, p=np.nan, p_sign_flip=np.nan)
+    return Tested(plan, rule, measurements, evidence, failure)
+
+
+def _adjust_families(tested: dict[str, Tested]) -> dict[str, Tested]:
+    """Holm within each family over the claims tested; equalities have no p-value and take no part.
+
+    A claim that is INVALID, or whose seeds are too few or exploring, has no p-value but counts as p = 1.
+    """
+    families: dict[str, list[str]] = {}
+    for name, claim in tested.items():
+        if claim.rule.tolerance is None:
+            families.setdefault(claim.rule.family, []).append(name)
+    adjusted = dict(tested)
+    for members in families.values():
+        p = rules.holm(np.array([tested[name].evidence.p for name in members], dtype=np.float64))
+        adjusted |= {name: replace(tested[name], p_holm=float(value)) for name, value in zip(members, p, strict=True)}
+    return adjusted
+
+
+def _verdict(claim: Claim, tested: Tested | None) -> Verdict:
+    if tested is None:
+        where = ", ".join(sorted(claim.tests)) or "planned"
+        reason = claim.planned or f"tested by the configuration {where}"
+        return Verdict(claim, f"NOT_TESTED({where})", reason)
+    if tested.failure:
+        return Verdict(claim, "INVALID", tested.failure, tested)
+    verdict, reason = decide(tested.rule, tested.evidence, tested.p_holm, tested.measurements.exploring)
+    return Verdict(claim, verdict, reason, tested)
+
+
+def _failure(control: Control | None, measurements: Measurements, evidence: Evidence) -> str:
+    """Why a claim is INVALID, or an empty string."""
+    if evidence.too_many_failed:
+        return f"{evidence.n_failed} of {evidence.n_failed + evidence.n_seeds} seeds failed"
+    return _control_failure(control, measurements)
+
+
+def _control_failure(control: Control | None, measurements: Measurements) -> str:
+    """Why the control invalidates the claim, or an empty string; a value that is not finite fails."""
+    if control is None or measurements.control is None:
+        return ""
+    low = -np.inf if control.min is None else control.min
+    high = np.inf if control.max is None else control.max
+    values = measurements.control
+    if np.isfinite(values).all() and (values >= low).all() and (values <= high).all():
+        return ""
+    return f"the control spans [{values.min():.3g}, {values.max():.3g}], not within [{low:g}, {high:g}]"
+
+
+def decide(rule: Rule, evidence: Evidence, p_holm: float, exploring: bool = False) -> tuple[str, str]:
+    """Verdict and reason, in the order of this module's docstring, of a claim that is tested and not INVALID.
+
+    The type shows in the rule's threshold: tolerance (equality), margin (equivalence) or smallest effect.
+    """
+    if evidence.n_seeds < MINIMUM_SEEDS or exploring:
+        why = "seeds of the exploring block" if exploring else f"{evidence.n_seeds} seeds, fewer than {MINIMUM_SEEDS}"
+        return f"SUGGESTIVE({_sign(rule, evidence)})", why
+    if rule.tolerance is not None:
+        return _decide_equality(rule.tolerance, evidence)
+    if rule.margin is not None:
+        return _decide_equivalence(rule, evidence, p_holm)
+    return _decide_direction(rule, evidence, p_holm)
+
+
+def _decide_equality(tolerance: float, evidence: Evidence) -> tuple[str, str]:
+    """Every seed within the tolerance, every seed outside it, or neither."""
+    spread = f"relative errors {evidence.ci_low:.3g} to {evidence.ci_high:.3g}, tolerance {tolerance:g}"
+    if evidence.ci_high <= tolerance:
+        return "REPLICATED", spread
+    return ("CONTRADICTED" if evidence.ci_low > tolerance else "INCONCLUSIVE"), spread
+
+
+def _decide_equivalence(rule: Rule, evidence: Evidence, p_holm: float) -> tuple[str, str]:
+    """TOST inside the margin, interval outside the margin, or neither; NULL has no meaning here."""
+    assert rule.margin is not None
+    low, high = rule.margin
+    reason = f"{_interval(evidence)} against the margin [{low:g}, {high:g}], Holm p {p_holm:.3g}"
+    if p_holm < rule.alpha:
+        return "REPLICATED", reason
+    outside = evidence.ci_low > high or evidence.ci_high < low
+    return ("CONTRADICTED" if outside else "INCONCLUSIVE"), reason
+
+
+def _decide_direction(rule: Rule, evidence: Evidence, p_holm: float) -> tuple[str, str]:
+    """NULL, REPLICATED, CONTRADICTED or INCONCLUSIVE for orderings, trends and inverted Us."""
+    smallest = rule.smallest_effect
+    assert smallest is not None
+    reason = f"{_interval(evidence)}, smallest effect {smallest:.3g}, Holm p {p_holm:.3g}"
+    if -smallest < evidence.ci_low and evidence.ci_high < smallest:
+        return "NULL", reason
+    if p_holm < rule.alpha and evidence.estimate >= smallest:
+        return "REPLICATED", reason
+    if evidence.ci_high < 0 and evidence.estimate <= -smallest:
+        return "CONTRADICTED", reason
+    return "INCONCLUSIVE", reason
+
+
+def _sign(rule: Rule, evidence: Evidence) -> str:
+    """Which way few seeds point: + for the claim, - against it, 0 for neither (within ± the smallest effect)."""
+    if rule.tolerance is not None:
+        return {"REPLICATED": "+", "CONTRADICTED": "-"}.get(_decide_equality(rule.tolerance, evidence)[0], "0")
+    if rule.margin is not None:
+        return "+" if rule.margin[0] < evidence.estimate < rule.margin[1] else "-"
+    assert rule.smallest_effect is not None
+    if abs(evidence.estimate) < rule.smallest_effect:
+        return "0"
+    return "+" if evidence.estimate > 0 else "-"
+
+
+def _interval(evidence: Evidence) -> str:
+    return f"estimate {evidence.estimate:.3g} [{evidence.ci_low:.3g}, {evidence.ci_high:.3g}]"
+
+
+def rule_in_words(claim: Claim, rule: Rule) -> str:
+    """The claim's test and thresholds as a phrase, for the report."""
+    level = f"alpha {rule.alpha:g} after Holm within {rule.family}"
+    if claim.type == "equality":
+        return f"relative error of every seed at most {rule.tolerance:g}; the negative control must exceed it"
+    if claim.type == "equivalence":
+        assert rule.margin is not None
+        return f"TOST: difference within [{rule.margin[0]:g}, {rule.margin[1]:g}], {level}"
+    test = {
+        "ordering": "one-sided paired t test for every adjacent pair, all needed",
+        "trend": "one-sided t test on the seeds' slopes",
+        "inverted_u": "one-sided paired t tests of the peak, fixed beforehand, against both ends, both needed",
+    }[claim.type]
+    return f"{test}, {level}; effect at least {rule.smallest_effect:.3g} {claim.unit}".rstrip()
+
+
+def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The table ``claims.csv``: a row for every claim, with the columns of CLAIMS_COLUMNS; p is after Holm."""
+    return pd.DataFrame([_claim_row(verdict) for verdict in verdicts], columns=CLAIMS_COLUMNS)
+
+
+def _claim_row(verdict: Verdict) -> dict[str, object]:
+    claim, tested = verdict.claim, verdict.tested
+    row: dict[str, object] = {
+        **claim.model_dump(include={"id", "paper", "statement", "type", "tier", "paper_value", "figure"}),
+        "verdict": verdict.verdict,
+        "deviations": " ".join(claim.deviations),
+        "n_seeds": 0,
+    }
+    if tested is not None:
+        evidence = tested.evidence
+        row |= {"fidelity": tested.plan.fidelity, "n_seeds": evidence.n_seeds, "p": tested.p_holm}
+        row |= {"estimate": evidence.estimate, "ci_low": evidence.ci_low, "ci_high": evidence.ci_high}
+    return row
+
+
+def detail_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """How each verdict came about: thresholds, p-values, failed seeds, reversals, rule and reason in words."""
+    return pd.DataFrame([_detail_row(verdict) for verdict in verdicts], columns=DETAIL_COLUMNS)
+
+
+def _detail_row(verdict: Verdict) -> dict[str, object]:
+    claim, tested = verdict.claim, verdict.tested
+    row: dict[str, object] = {"id": claim.id, "unit": claim.unit, "reason": verdict.reason}
+    if tested is None:
+        return row
+    evidence, rule = tested.evidence, tested.rule
+    return row | {
+        "dataset": tested.plan.dataset,
+        "family": rule.family,
+        "smallest_effect": rule.smallest_effect,
+        "p_raw": evidence.p,
+        "p_holm": tested.p_holm,
+        "p_sign_flip": evidence.p_sign_flip,
+        "n_failed": evidence.n_failed,
+        "reversals": _reversals(tested),
+        "rule": rule_in_words(claim, rule),
+    }
+
+
+def _reversals(tested: Tested) -> str:
+    """The steps between adjacent arms at which the value falls in some seed, each with how many seeds."""
+    labels, n = tested.measurements.labels, tested.evidence.n_seeds
+    steps = enumerate(tested.evidence.reversals)
+    return "; ".join(f"{labels[i]} to {labels[i + 1]}: {falls} of {n} seeds" for i, falls in steps if falls)
+
+
+def seeds_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The numbers behind each tested claim: a row for every seed and arm (index from 0), transformed values."""
+    rows = [
+        (verdict.claim.id, int(seed), arm, label, float(value))
+        for verdict in verdicts
+        if verdict.tested is not None
+        for seed, values in zip(verdict.tested.measurements.seeds, verdict.tested.measurements.values, strict=True)
+        for arm, (label, value) in enumerate(zip(verdict.tested.measurements.labels, values, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=SEEDS_COLUMNS)

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spatialmae.claims.ledger import Ledger, load_ledger
+from spatialmae.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+CLAIM = {
+    "id": "A5.1",
+    "paper": "A",
+    "section": "main statement",
+    "statement": "Reach rises.",
+    "tier": "primary",
+    "type": "ordering",
+    "paper_value": "rises",
+    "design": "folds",
+    "estimand": {
+        "table": "reach",
+        "value": "radius",
+        "arms": [{"method": "ae"}, {"method": "mae", "mask_ratio": 0.75}],
+    },
+    "rule": {"family": "A5", "smallest_effect": 0.5},
+    "tests": {"quick": {"dataset": "leaves", "fidelity": "proxy"}},
+}
+
+
+def write(path: Path, *claims: dict) -> Path:
+    ledger = {"verdict_seeds_from": 100, "designs": {"folds": "disjoint folds"}, "claims": list(claims)}
+    path.write_text(yaml.safe_dump(ledger), encoding="utf-8")
+    return path
+
+
+def changed(**fields: object) -> dict:
+    return copy.deepcopy(CLAIM) | fields
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    return load_ledger(ROOT / "claims.yaml")
+
+
+def test_every_numbered_claim_of_both_papers_has_a_record(ledger):
+    expected = {f"A{i}" for i in range(1, 16)} | {f"B{i}" for i in range(1, 12)}
+    assert {claim.parent for claim in ledger.claims} == expected
+
+
+def test_leaves_are_numbered_without_gap_and_in_order(ledger):
+    leaves: dict[str, list[int]] = {}
+    for claim in ledger.claims:
+        leaves.setdefault(claim.parent, []).append(int(claim.id.split(".")[1]))
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in leaves.values())
+
+
+def test_linear_claims_are_tested_in_every_configuration(ledger):
+    tested = {claim.parent for claim in ledger.claims if set(claim.tests) == {"smoke", "quick", "cifar10"}}
+    assert tested == {f"A{i}" for i in range(1, 9)}
+
+
+def test_leaves_never_carry_more_than_proxy_fidelity(ledger):
+    plans = [plan for claim in ledger.claims for plan in claim.tests.values() if plan.dataset == "leaves"]
+    assert plans
+    assert {plan.fidelity for plan in plans} == {"proxy"}
+
+
+def test_families_are_the_numbered_claims(ledger):
+    assert all(claim.rule.family == claim.parent for claim in ledger.claims if claim.rule is not None)
+
+
+def test_deviations_named_in_ledger_and_document_are_the_same(ledger):
+    document = (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (D\d+) \|", document, flags=re.MULTILINE)
+    assert listed == [f"D{i + 1}" for i in range(len(listed))]
+    assert set(listed) == {deviation for claim in ledger.claims for deviation in claim.deviations}
+
+
+def test_a_configuration_may_override_arms_and_smallest_effect(tmp_path):
+    plan = {"dataset": "leaves", "fidelity": "proxy", "arms": [{"method": "mae"}], "smallest_effect": 0.25}
+    claim = load_ledger(write(tmp_path / "claims.yaml", changed(tests={"quick": plan}))).claims[0]
+    assert claim.arms_of(claim.tests["quick"]) == [{"method": "mae"}]
+    assert claim.rule_of(claim.tests["quick"]).smallest_effect == 0.25
+
+
+RULE = {"family": "A5", "smallest_effect": 0.5}
+ESTIMAND = CLAIM["estimand"]
+MISTAKES = {
+    "unknown key": (changed(colour="red"), "field colour"),
+    "wrong type": (changed(rule=RULE | {"alpha": "1e-3"}), "field rule.alpha.*write 1.0e-6"),
+    "unknown literal": (changed(type="quadratic"), "field type.*ordering"),
+    "missing field": ({key: value for key, value in CLAIM.items() if key != "tier"}, "field tier.*add the field"),
+    "boolean selector": (changed(estimand=ESTIMAND | {"where": {"method": True}}), "field estimand.where.method"),
+    "half a difference": (
+        changed(estimand=ESTIMAND | {"arms": [{"plus": {"method": "ae"}}]}),
+        "field estimand.arms.0.difference.minus",
+    ),
+    "tests without estimand": (
+        {key: value for key, value in CLAIM.items() if key != "estimand"},
+        "tests: a claim with tests needs an estimand",
+    ),
+    "neither tests nor plan": (changed(tests={}), "planned: a claim without tests"),
+    "paper against id": (changed(paper="B"), "paper: 'B' does not fit"),
+    "trend without x": (
+        changed(type="trend", estimand=ESTIMAND | {"arms": [{"m": i} for i in range(3)]}),
+        "estimand.x",
+    ),
+    "x not increasing": (
+        changed(type="trend", estimand=ESTIMAND | {"arms": [{"m": i} for i in range(3)], "x": [0.0, 2.0, 1.0]}),
+        "3 increasing numbers",
+    ),
+    "x of an ordering": (changed(estimand=ESTIMAND | {"x": [0.0, 1.0]}), "only a trend has it"),
+    "inverted U of two": (changed(type="inverted_u"), "exactly 3, not 2"),
+    "ordering of none": (changed(estimand=ESTIMAND | {"arms": []}), "at least 1, not 0"),
+    "no smallest effect": (changed(rule={"family": "A5"}), "needs rule.smallest_effect"),
+    "margin of an ordering": (changed(rule=RULE | {"margin": [-1.0, 1.0]}), "rule.margin"),
+    "margin reversed": (changed(type="equivalence", rule={"family": "A5", "margin": [1.0, -1.0]}), "low < high"),
+    "equality without control": (
+        changed(type="equality", estimand=ESTIMAND | {"arms": []}, rule={"family": "A5", "tolerance": 0.1}),
+        "negative control",
+    ),
+    "weak negative control": (
+        changed(
+            type="equality",
+            estimand=ESTIMAND | {"arms": [], "control": {"where": {"role": "control"}, "min": 0.01}},
+            rule={"family": "A5", "tolerance": 0.1},
+        ),
+        "min ≥ the tolerance",
+    ),
+    "control without bound": (changed(estimand=ESTIMAND | {"control": {"where": {}}}), "give min, max or both"),
+}
+
+
+@pytest.mark.parametrize(("claim", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_in_a_record_is_one_line_that_names_file_record_and_field(tmp_path, claim, message):
+    path = write(tmp_path / "claims.yaml", claim)
+    with pytest.raises(UserError, match=message) as caught:
+        load_ledger(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}, record A5.1")
+    assert "\n" not in text
+
+
+def test_a_correct_record_is_accepted(tmp_path):
+    assert load_ledger(write(tmp_path / "claims.yaml", CLAIM)).claims[0].id == "A5.1"
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (changed(statement="Other."), "id 'A5.1' occurs twice"),
+        (changed(id="A5.2"), "statement 'Reach rises.' occurs twice"),
+        (changed(id="A5.2", statement="Other.", design="chains"), "'chains' of A5.2"),
+    ],
+)
+def test_records_must_agree_with_each_other(tmp_path, second, message):
+    with pytest.raises(UserError, match=message):
+        load_ledger(write(tmp_path / "claims.yaml", CLAIM, second))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"claims: [", "not valid YAML"),
+        (b"\xff\xfe\xfa", "not valid YAML"),
+        (b"[1, 2]", "valid dictionary"),
+        (b"", "valid dictionary"),
+        (b"claims: 3", "field verdict_seeds_from: Field required"),
+    ],
+)
+def test_a_file_that_is_no_ledger_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "claims.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_ledger(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_record_that_is_no_mapping_is_named_by_its_number(tmp_path):
+    path = write(tmp_path / "claims.yaml", CLAIM, "A5.2")
+    with pytest.raises(UserError, match="record number 1"):
+        load_ledger(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        load_ledger(tmp_path / "none.yaml")
