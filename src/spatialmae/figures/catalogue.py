@@ -1,0 +1,173 @@
+"""Every figure: the notebook that draws it, the tables it is drawn from, and its caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spatialmae.config import Config
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A figure that is drawn once, or once for each data set that has its table.
+
+    Attributes:
+        name: stem of its files; claims name their figure by it.
+        notebook: the notebook that draws it.
+        table: the table that decides for which data sets it is drawn; None: once, from tables of all.
+        caption: what was asked, what is shown, how to read it; `{dataset}` is filled in.
+    """
+
+    name: str
+    notebook: str
+    table: str | None
+    caption: str
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """One figure of a configuration; files are ``<stem>.svg`` and ``<stem>.png``."""
+
+    kind: FigureKind
+    dataset: str | None
+
+    @property
+    def stem(self) -> str:
+        """Name of its files without suffix."""
+        return self.kind.name if self.dataset is None else f"{self.kind.name}_{self.dataset}"
+
+    @property
+    def caption(self) -> str:
+        """Caption with the data set's name."""
+        return self.kind.caption.format(dataset=self.dataset)
+
+
+_FOLDS = "Points are folds, the bar is the mean with its two-sided 95 % t interval over folds."
+
+CATALOGUE = (
+    FigureKind(
+        "claims",
+        "claims",
+        None,
+        "Verdicts of this configuration. Estimates in units of the smallest effect of interest, with their intervals; "
+        "fidelity in brackets. The rules were fixed before the runs.",
+    ),
+    FigureKind(
+        "theory",
+        "sweep",
+        "theory",
+        "Is the closed form right? Its relative distance from gradient descent, from PCA at ratio 0 and from random "
+        "masks, each beside a negative control that must fail ({dataset}; claims A1).",
+    ),
+    FigureKind(
+        "reach_radii",
+        "reach",
+        "reach",
+        "Does influence reach farther with a higher masking ratio? Radii of |J| and J² against the ratio, by patch size; "
+        f"the dotted line is the ceiling that the image's size sets ({{dataset}}; claims A5, A6). {_FOLDS}",
+    ),
+    FigureKind(
+        "reach_decay",
+        "reach",
+        "jacobian",
+        "How does influence decay with distance? Mean |J| over pixel pairs, with exponential fits over half the "
+        f"image's side ({{dataset}}; claims A4). {_FOLDS}",
+    ),
+    FigureKind(
+        "reach_spread",
+        "reach",
+        "reach",
+        "What does a larger patch do? Spatial entropy, and the share of influence from outside the output's patch, with "
+        f"their ceilings ({{dataset}}; claims A6). {_FOLDS}",
+    ),
+    FigureKind(
+        "reach_rank",
+        "reach",
+        "reach",
+        f"Radii of influence against the rank k ({{dataset}}; how far the choice of k matters). {_FOLDS}",
+    ),
+    FigureKind(
+        "redundancy",
+        "features",
+        "features",
+        "What do features keep? Variance against redundancy across patches, the line following the masking ratio "
+        f"({{dataset}}; claims A2). {_FOLDS}",
+    ),
+    FigureKind(
+        "gallery",
+        "features",
+        "features",
+        "Leading encoder columns and decoder rows of one fold ({dataset}); each tile on its own scale, red and blue of "
+        "opposite sign.",
+    ),
+    FigureKind(
+        "edge_ratio_1d",
+        "ising",
+        "ising",
+        "On Ising chains, does the encoder's weight sit at patch boundaries? Edge/centre energy against the masking "
+        "ratio, 0 being the AE (claims A3). Points are independent simulations.",
+    ),
+    FigureKind(
+        "energy_profile_1d", "ising", "ising", "Energy of the weights by position within the patch, Ising chains (A3)."
+    ),
+    FigureKind("edge_ratio_2d", "ising", "ising", "The same ratio on a two-dimensional Ising lattice (no claim)."),
+    FigureKind(
+        "energy_profile_2d", "ising", "ising", "Energy of the weights by distance from the patch's border, lattice."
+    ),
+    FigureKind(
+        "probe_gabor",
+        "probes",
+        "probe_gabor",
+        f"R² of predicting Gabor responses from k features, against the filter's width ({{dataset}}; claims A7). {_FOLDS}",
+    ),
+    FigureKind(
+        "probe_depth",
+        "probes",
+        "probe_depth",
+        f"R² of predicting depth from k features ({{dataset}}; claims A8). {_FOLDS}",
+    ),
+    FigureKind(
+        "probe_class",
+        "probes",
+        "probe_class",
+        f"Accuracy of a ridge classifier on k features ({{dataset}}; no claim of the papers). {_FOLDS}",
+    ),
+    FigureKind(
+        "sweep",
+        "sweep",
+        "sweep",
+        f"Expected loss of the best linear MAE, as a fraction of the variance ({{dataset}}). {_FOLDS}",
+    ),
+    FigureKind(
+        "correlation",
+        "statistics",
+        None,
+        f"Correlation between pixels against their distance; the correlation length is where it crosses 1/e. {_FOLDS}",
+    ),
+    FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_FOLDS}"),
+    FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_FOLDS}"),
+)
+
+NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))
+
+
+def datasets_with(config: Config, table: str) -> list[str]:
+    """The data sets of a configuration for which ``tables/<table>/<dataset>.csv`` is made."""
+    if table == "theory":
+        return [config.checks.dataset]
+    if table in ("ising", "ising_profile"):
+        return ["ising"]
+    analysis = {"statistics_summary": "statistics", "jacobian": "reach"}.get(table, table.removeprefix("probe_"))
+    solved = {"features", "reach", "gabor", "depth", "class"}
+    wanted = solved if table == "sweep" else {analysis}
+    return [name for name, dataset in config.datasets.items() if wanted & set(dataset.analyses)]
+
+
+def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigure]:
+    """The figures that a configuration gets, of one notebook or of all, in the report's order."""
+    figures = []
+    for kind in CATALOGUE:
+        if notebook in (None, kind.notebook):
+            datasets = [None] if kind.table is None else datasets_with(config, kind.table)
+            figures += [DrawnFigure(kind, dataset) for dataset in datasets]
+    return figures

@@ -1,0 +1,170 @@
+"""Figures of the linear features: what they keep (claim A2) and what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from skimage.color import rgb2gray
+
+from spatialmae.errors import UserError
+from spatialmae.figures import theme
+
+
+def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
+    """Variance kept against cross-patch redundancy: AE, DAE, and the path of the MAE over the masking ratio.
+
+    Args:
+        table: ``features``: seed, method, noise_std, mask_ratio, patch_size, n_components, variance_kept,
+            redundancy (fractions). A row of panels for each rank, a column for each patch size.
+        dataset: name of the data set.
+    """
+    ranks, patches = (sorted(table[key].unique()) for key in ("n_components", "patch_size"))
+    figure, axes = theme.panels(len(ranks), len(patches), height=1.7, sharey="row")
+    for (rank, patch_size), rows in table.groupby(["n_components", "patch_size"]):
+        axis = axes[ranks.index(rank), patches.index(patch_size)]
+        axis.set_title(f"patch {patch_size} px, k = {rank}")
+        _draw_path(axis, rows)
+    theme.label_outer(axes, "redundancy kept (fraction)", "variance kept (fraction)")
+    ratios = ScalarMappable(cmap=theme.RATIO_COLORMAP)
+    figure.colorbar(ratios, ax=axes, label="MAE mask ratio m", aspect=25, pad=0.02)
+    theme.legend_above(figure, axes.flat)
+    theme.note(figure, dataset, theme.state_n(table, _KEYS, "redundancy"))
+    return figure
+
+
+_KEYS = ["method", "noise_std", "mask_ratio", "patch_size", "n_components"]
+
+
+def _draw_path(axes: Axes, rows: pd.DataFrame) -> None:
+    for label, style, points in theme.iterate_methods(rows):
+        x, y = (theme.summarise(points, "method", value) for value in ("redundancy", "variance_kept"))
+        axes.scatter(points["redundancy"], points["variance_kept"], s=3, color=[style.color], alpha=0.3, linewidths=0)
+        axes.hlines(y["mean"], x["low"], x["high"], color=style.color, linewidth=0.9)
+        axes.vlines(x["mean"], y["low"], y["high"], color=style.color, linewidth=0.9)
+        name = "MAE" if label.startswith("MAE") else label
+        axes.plot(x["mean"], y["mean"], color=style.color, marker=style.marker, linestyle="", label=name)
+    path = rows[rows["method"] == "mae"].groupby("mask_ratio")[["redundancy", "variance_kept"]].mean()
+    axes.plot(path["redundancy"], path["variance_kept"], color=theme.GREY, linewidth=0.7, zorder=1)
+
+
+def first_fold(artifacts: Path | str, dataset: str) -> Path:
+    """The artifact with the encoders and decoders of the data set's first fold, ``linear/<dataset>/seed<n>``.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(artifacts) / "linear" / dataset
+    found = sorted(folder.glob("seed*.safetensors"), key=lambda path: int(path.stem.removeprefix("seed")))
+    if not found:
+        raise UserError(folder, "no encoders found", "run the stage that makes them, e.g. `snakemake`")
+    return found[0]
+
+
+def gallery_rows(
+    tensors: Mapping[str, np.ndarray], image_shape: Sequence[int], *, n_ratios: int = 3
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Encoder columns and decoder rows as images, for AE, DAE and MAE at a few masking ratios.
+
+    Args:
+        tensors: "<method>/encoder" (d, k) and "<method>/decoder" (k, d), where <method> is "ae", "dae" or
+            "mae/p<patch_size>/m<mask_ratio>"; others are ignored.
+        image_shape: (h, w, c) with h·w·c = d, in C order.
+        n_ratios: masking ratios shown for each patch size: both ends, and between them evenly.
+
+    Returns:
+        For each method, by its label, two arrays (k, h, w, c).
+    """
+    encoders = [name for name in tensors if name.endswith("/encoder")]
+    names = sorted((name.removesuffix("/encoder") for name in encoders), key=_method_order)
+    ratios = theme.representative([_method_order(name)[2] for name in names if name.startswith("mae/")], n_ratios)
+    shown = [name for name in names if not name.startswith("mae/") or _method_order(name)[2] in ratios]
+    shape = (-1, *image_shape)
+    return {
+        _method_title(name): (
+            tensors[f"{name}/encoder"].T.reshape(shape),
+            tensors[f"{name}/decoder"].reshape(shape),
+        )
+        for name in shown
+    }
+
+
+def gallery(
+    rows: Mapping[str, tuple[Float[np.ndarray, "k h w c"], Float[np.ndarray, "k h w c"]]],
+    dataset: str,
+    *,
+    n_components: int = 8,
+) -> Figure:
+    """Encoder columns (left) and decoder rows (right) as images, a row for each method.
+
+    Every tile has its own diverging scale, symmetric about zero. Colour images show the luminance of the
+    weights, as :func:`skimage.color.rgb2gray` weighs the channels.
+
+    Args:
+        rows: for each method, by its label, encoder and decoder images; see :func:`gallery_rows`.
+        dataset: name of the data set.
+        n_components: leading components shown.
+    """
+    shown = min(n_components, *(len(encoder) for encoder, _ in rows.values()))
+    tile = (theme.DOUBLE_WIDTH - _LABEL_WIDTH) / (2 * shown + _GAP)
+    size = (theme.DOUBLE_WIDTH, len(rows) * tile + _TITLE_HEIGHT + _NOTE_HEIGHT)
+    figure = Figure(figsize=size)
+    grid = figure.subplots(len(rows), 2 * shown + 1, squeeze=False, gridspec_kw=_gallery_grid(shown, *size))
+    for line, (label, halves) in zip(grid, rows.items(), strict=True):
+        line[shown].set_axis_off()
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+        for half, images in zip((line[:shown], line[shown + 1 :]), halves, strict=True):
+            for axis, image in zip(half, images, strict=False):
+                _draw_tile(axis, image)
+    grid[0, 0].set_title("encoder columns", loc="left", fontsize=8)
+    grid[0, shown + 1].set_title("decoder rows", loc="left", fontsize=8)
+    weights = "luminance of the weights" if next(iter(rows.values()))[0].shape[-1] == 3 else "weights"
+    scale = f"{weights}, red above and blue below zero, each tile on its own scale"
+    theme.note(figure, f"{dataset}, n = 1 fold, the leading {shown} components", scale)
+    return figure
+
+
+_LABEL_WIDTH, _TITLE_HEIGHT, _NOTE_HEIGHT = 1.3, 0.25, 0.35  # inches
+_GAP = 0.5  # between the halves, in tiles
+
+
+def _gallery_grid(shown: int, width: float, height: float) -> dict[str, Any]:
+    """Square tiles: the layout engine would size them by their labels."""
+    return {
+        "width_ratios": [1] * shown + [_GAP] + [1] * shown,
+        "left": (_LABEL_WIDTH - 0.02) / width,
+        "right": 1 - 0.02 / width,
+        "top": 1 - _TITLE_HEIGHT / height,
+        "bottom": _NOTE_HEIGHT / height,
+        "wspace": 0.06,
+        "hspace": 0.06,
+    }
+
+
+def _draw_tile(axes: Axes, image: Float[np.ndarray, "h w c"]) -> None:
+    shown = rgb2gray(image) if image.shape[-1] == 3 else image.mean(axis=-1)
+    limit = float(np.abs(shown).max()) or 1.0
+    axes.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _method_order(name: str) -> tuple[int, int, float]:
+    """Sort key of "ae", "dae", "mae/p4/m0.75": method, patch size, masking ratio."""
+    method, *cell = name.split("/")
+    if not cell:
+        return (0 if method == "ae" else 1), 0, 0.0
+    return 2, int(cell[0].removeprefix("p")), float(cell[1].removeprefix("m"))
+
+
+def _method_title(name: str) -> str:
+    method, patch_size, ratio = _method_order(name)
+    return f"MAE p = {patch_size} px, m = {ratio:.2g}" if method == 2 else name.upper()

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from scipy import stats
+
+from spatialmae.artifacts import write_table, write_tensors
+from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
+PATCHES = (2, 4, 8)
+RANKS = (16, 64, 256)
+SEEDS = 10
+
+
+def grid(**keys: object) -> pd.DataFrame:
+    """All combinations of the keys' values."""
+    return pd.DataFrame(itertools.product(*keys.values()), columns=list(keys))
+
+
+def jitter(table: pd.DataFrame, scale: float = 0.02) -> np.ndarray:
+    """Multiplicative noise that differs between rows."""
+    return 1 + scale * np.random.default_rng(0).standard_normal(len(table))
+
+
+def methods(seeds: int = SEEDS, patches: tuple[int, ...] = PATCHES, ranks: tuple[int, ...] = RANKS) -> pd.DataFrame:
+    """The common keys, AE and DAE repeated for every patch size."""
+    kinds = pd.DataFrame(
+        [("ae", 0.0, 0.0), ("dae", 0.2, 0.0), *(("mae", 0.0, m) for m in RATIOS)],
+        columns=["method", "noise_std", "mask_ratio"],
+    )
+    return kinds.merge(grid(patch_size=patches, n_components=ranks, seed=range(seeds)), how="cross")
+
+
+def breadth(table: pd.DataFrame) -> pd.Series:
+    """A made-up reach: AE < DAE < MAE, rising with ratio and patch size."""
+    lift = table["mask_ratio"] * 4 + np.log2(table["patch_size"]) * (table["method"] == "mae")
+    return 3 + lift + (table["method"] == "dae")
+
+
+def make_statistics(seeds: int = SEEDS) -> pd.DataFrame:
+    correlation = grid(seed=range(seeds), statistic=["correlation"], position=np.arange(24.0))
+    power = grid(seed=range(seeds), statistic=["power"], position=np.arange(1, 17) / 32)
+    correlation["value"] = np.exp(-correlation["position"] / 6) * jitter(correlation)
+    power["value"] = 1e-3 * power["position"] ** -2.2 * jitter(power)
+    return pd.concat([correlation, power])
+
+
+def make_summary(seeds: int = SEEDS) -> pd.DataFrame:
+    table = grid(seed=range(seeds))
+    return table.assign(correlation_length=6 * jitter(table), spectrum_exponent=2.2 * jitter(table), spectrum_r2=0.99)
+
+
+def by_dataset(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for three data sets, with values that differ."""
+    values = table.columns.difference(["seed", "statistic", "position"])
+    parts = {
+        name: table.assign(**table[values] * f) for name, f in (("leaves", 1.0), ("photos", 1.3), ("cifar10", 0.8))
+    }
+    return pd.concat(parts, names=["dataset"]).reset_index("dataset")
+
+
+def make_sweep(seeds: int = SEEDS) -> pd.DataFrame:
+    table = grid(seed=range(seeds), mask_ratio=RATIOS, patch_size=PATCHES, n_components=(-1, *RANKS))
+    rank = table["n_components"].where(table["n_components"] > 0, 3072)
+    fraction = 0.02 + 0.3 / np.log2(rank) + 0.3 * table["mask_ratio"] ** 2 * np.log2(table["patch_size"]) / 3
+    return table.assign(loss_fraction=fraction * jitter(table))
+
+
+def make_theory(seeds: int = SEEDS) -> pd.DataFrame:
+    table = grid(seed=range(seeds), check=["gradient_descent", "monte_carlo", "pca"], role=["claim", "control"])
+    table = table[(table["check"] != "pca") | (table["role"] == "claim")]
+    size = np.where(table["role"] == "claim", 1e-9, 0.1) * np.where(table["check"] == "pca", 0.0, 1.0)
+    return table.assign(relative_error=size * np.exp(50 * (jitter(table) - 1)))
+
+
+def make_features(seeds: int = SEEDS) -> pd.DataFrame:
+    table = methods(seeds, ranks=(16, 64))
+    kept = 0.95 - 0.1 * table["mask_ratio"] ** 2 - 4 / table["n_components"]
+    redundancy = 0.2 + 0.04 * breadth(table)
+    return table.assign(variance_kept=kept * jitter(table, 0.002), redundancy=redundancy * jitter(table))
+
+
+def make_ising(seeds: int = SEEDS) -> pd.DataFrame:
+    table = grid(
+        seed=range(seeds),
+        dimension=[1],
+        coupling=(0.5, 1.0, 1.5),
+        patch_size=(4, 8),
+        mask_ratio=(0.0, *RATIOS),
+        n_components=(8, 16),
+        matrix=("encoder", "decoder"),
+    )
+    lift = 3 * table["mask_ratio"] * table["coupling"] * (table["matrix"] == "encoder")
+    return table.assign(edge_centre_ratio=np.exp(lift) * jitter(table))
+
+
+def make_profile(seeds: int = SEEDS) -> pd.DataFrame:
+    table = make_ising(seeds).merge(pd.DataFrame({"position": range(8)}), how="cross")
+    table = table[table["position"] < table["patch_size"]]
+    depth = np.minimum(table["position"], table["patch_size"] - 1 - table["position"])
+    return table.assign(energy=(1 + (depth == 0) * np.log(table["edge_centre_ratio"].clip(1))) * jitter(table))
+
+
+def make_reach(seeds: int = SEEDS) -> pd.DataFrame:
+    table = methods(seeds)
+    broad = breadth(table) * jitter(table)
+    outside = 1 - np.exp(-broad / table["patch_size"])
+    return table.assign(
+        decay_amplitude=0.1,
+        decay_length=broad,
+        decay_r2=0.98,
+        median_radius=broad,
+        rms_radius_abs=broad + 3,
+        rms_radius_squared=broad + 1,
+        entropy=4 + broad / 6,
+        entropy_outside=3.5 + broad / 6,
+        share_outside_abs=outside,
+        share_outside_squared=outside**2,
+        median_radius_uniform=13.6,
+        rms_radius_uniform=14.57,
+        entropy_uniform=np.log(1024),
+        entropy_outside_uniform=np.log(1024 - table["patch_size"] ** 2),
+        share_outside_uniform=1 - table["patch_size"] ** 2 / 1024,
+    )
+
+
+def make_jacobian(seeds: int = SEEDS) -> pd.DataFrame:
+    table = methods(seeds).merge(pd.DataFrame({"distance": np.arange(24.0)}), how="cross")
+    return table.assign(mean_abs=0.1 * np.exp(-table["distance"] / breadth(table)) * jitter(table, 0.05))
+
+
+def make_gabor(seeds: int = SEEDS) -> pd.DataFrame:
+    table = methods(seeds, ranks=(16, 64)).merge(pd.DataFrame({"sigma": [1.0, 2.0, 4.0, 8.0]}), how="cross")
+    return table.assign(r2=(1 - np.exp(-breadth(table) * table["sigma"] / 8)) * jitter(table))
+
+
+def make_depth(seeds: int = SEEDS) -> pd.DataFrame:
+    table = methods(seeds, ranks=(4, 16, 64))
+    return table.assign(r2=0.04 * breadth(table) * np.log2(table["n_components"]) / 4 * jitter(table))
+
+
+def make_class(seeds: int = SEEDS) -> pd.DataFrame:
+    table = methods(seeds, ranks=(4, 16, 64)).merge(pd.DataFrame({"target": ["shape", "texture"]}), how="cross")
+    accuracy = 0.2 + 0.01 * breadth(table) * np.log2(table["n_components"])
+    return table.assign(accuracy=accuracy * jitter(table), chance=0.125)
+
+
+def make_gallery(channels: int = 3) -> tuple[dict[str, np.ndarray], list[int]]:
+    rng = np.random.default_rng(0)
+    shape = [8, 8, channels]
+    d, k = 64 * channels, 16
+    names = ["ae", "dae", *(f"mae/p{p}/m{m:.2f}" for p in PATCHES for m in RATIOS)]
+    tensors = {f"{name}/encoder": rng.standard_normal((d, k)).astype(np.float32) for name in names}
+    tensors |= {f"{name}/decoder": rng.standard_normal((k, d)).astype(np.float32) for name in names}
+    return tensors | {"mean": np.zeros(d)}, shape
+
+
+def make_claims() -> tuple[pd.DataFrame, pd.DataFrame]:
+    verdicts = [
+        *("REPLICATED", "REPLICATED", "NULL", "CONTRADICTED", "INCONCLUSIVE", "SUGGESTIVE(+)", "INVALID"),
+        *("REPLICATED", "NOT_TESTED(cifar10)", "NOT_TESTED(planned)"),
+    ]
+    n = len(verdicts)
+    estimate = np.array([3.0, 42.0, 0.2, -2.5, 1.2, 1.8, np.nan, 3e-14, np.nan, np.nan])
+    half = np.array([0.6, 4.0, 0.4, 0.7, 1.6, 2.5, np.nan, 1e-14, np.nan, np.nan])
+    ledger = pd.DataFrame(
+        {
+            "id": [f"A{i + 1}.1" for i in range(n)],
+            "paper": "A",
+            "statement": [
+                "The influence of an input pixel on an output pixel decays more slowly with distance in the masked "
+                f"autoencoder than in the denoising autoencoder, case {i}"[: 60 + 12 * i]
+                for i in range(n)
+            ],
+            "fidelity": "proxy",
+            "estimate": estimate,
+            "ci_low": estimate - half,
+            "ci_high": estimate + half,
+            "n_seeds": [10.0] * 8 + [np.nan] * 2,
+            "verdict": verdicts,
+        }
+    )
+    detail = ledger[["id"]].assign(
+        dataset=["leaves"] * 8 + [np.nan] * 2,
+        unit=["px"] * 7 + ["relative error"] + [""] * 2,
+        smallest_effect=[1.0] * 7 + [np.nan] * 3,
+    )
+    return ledger, detail
+
+
+FIGURES: dict[str, Callable[[int], Figure]] = {
+    "correlation": lambda n: statistics.correlation(by_dataset(make_statistics(n))),
+    "power_spectrum": lambda n: statistics.power_spectrum(by_dataset(make_statistics(n)), by_dataset(make_summary(n))),
+    "correlation_length": lambda n: statistics.correlation_length(by_dataset(make_summary(n))),
+    "theory": lambda n: sweep.closed_form_errors(make_theory(n), "digits"),
+    "sweep": lambda n: sweep.loss_fraction(make_sweep(n), "leaves"),
+    "redundancy": lambda n: features.redundancy(make_features(n), "leaves"),
+    "ising_profile": lambda n: ising.energy_profile(make_profile(n), "ising"),
+    "ising_edge": lambda n: ising.edge_ratio(make_ising(n), "ising"),
+    "reach_decay": lambda n: reach.decay(make_jacobian(n), make_reach(n), "leaves"),
+    "reach_radii": lambda n: reach.radii(make_reach(n), "leaves"),
+    "reach_spread": lambda n: reach.spread(make_reach(n), "leaves"),
+    "reach_rank": lambda n: reach.rank_dependence(make_reach(n), "leaves"),
+    "probe_gabor": lambda n: probes.gabor(make_gabor(n), "leaves"),
+    "probe_depth": lambda n: probes.depth(make_depth(n), "leaves"),
+    "probe_class": lambda n: probes.classification(make_class(n), "leaves"),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def themed() -> None:
+    theme.use_theme()
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, 1])
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_draws_without_warnings_and_says_what_it_shows(name: str, seeds: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = FIGURES[name](seeds)
+        figure.canvas.draw()
+    grid_axes = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    assert all(axes.get_xlabel() for axes in grid_axes if axes.get_subplotspec().is_last_row())
+    assert all(axes.get_ylabel() for axes in grid_axes if axes.get_subplotspec().is_first_col())
+    assert all(axes.has_data() for axes in grid_axes)
+    assert f"n = {seeds} " in figure.get_supxlabel()
+    assert figure.legends or name == "correlation_length"
+    if seeds == 1 and name != "theory":
+        assert "no interval" in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_stays_inside_the_figure_and_is_readable(name: str) -> None:
+    figure = FIGURES[name](3)
+    figure.canvas.draw()
+    page = figure.bbox
+    texts = [*(t for legend in figure.legends for t in legend.get_texts()), *figure.texts]
+    texts += [t for axes in figure.axes for t in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    for text in texts:
+        box = text.get_window_extent()
+        if text.get_text():
+            assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, text.get_text()
+            assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, text.get_text()
+            assert text.get_fontsize() >= 7
+    assert figure.get_figwidth() in (theme.COLUMN_WIDTH, theme.DOUBLE_WIDTH)
+
+
+def test_axis_labels_carry_units() -> None:
+    for name, unit in {
+        "correlation": "px",
+        "power_spectrum": "cycles/px",
+        "correlation_length": "px",
+        "reach_decay": "px",
+        "reach_spread": "px",
+        "probe_gabor": "px",
+    }.items():
+        assert f"({unit})" in FIGURES[name](3).axes[0].figure.axes[-1].get_xlabel()
+    assert FIGURES["reach_radii"](3).axes[0].get_ylabel() == "radius (px)"
+    assert [axes.get_ylabel()[-6:] for axes in FIGURES["reach_spread"](3).axes[:2]] == ["(nats)"] * 2
+
+
+def test_each_method_and_ratio_is_one_line_with_an_interval() -> None:
+    axes = probes.depth(make_depth(), "leaves").axes[0]
+    labels = [line.get_label() for line in axes.lines]
+    assert labels == ["AE", "DAE σ = 0.2", "MAE m = 0.1", "MAE m = 0.3", "MAE m = 0.7", "MAE m = 0.9"]
+    bars = [item for item in axes.collections if isinstance(item, LineCollection)]
+    assert len(bars) == len(labels)
+    assert all(len(bar.get_segments()) == 3 for bar in bars)
+    single = probes.depth(make_depth(1), "leaves").axes[0]
+    assert not [item for item in single.collections if isinstance(item, LineCollection)]
+
+
+def test_means_are_drawn_where_the_table_has_them() -> None:
+    table = make_sweep()
+    axes = sweep.loss_fraction(table, "leaves").axes[-1]
+    assert axes.get_title() == "full rank"
+    expected = table[(table["n_components"] == -1) & (table["patch_size"] == 4)].groupby("mask_ratio")["loss_fraction"]
+    line = next(line for line in axes.lines if line.get_label() == "4 px")
+    np.testing.assert_allclose(line.get_ydata(), expected.mean())
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_summary_is_the_student_t_interval(values: list[float]) -> None:
+    table = pd.DataFrame({"x": 1.0, "seed": range(len(values)), "value": values})
+    row = theme.summarise(table, "x", "value").iloc[0]
+    mean, sem = np.mean(values), stats.sem(values)
+    assert row["n"] == len(values)
+    np.testing.assert_allclose(row["mean"], mean, atol=1e-9)
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, sem) if sem > 0 else (mean, mean)
+    np.testing.assert_allclose([row["low"], row["high"]], [low, high], rtol=1e-6, atol=1e-6)
+
+
+def test_summary_of_one_seed_has_no_interval_and_missing_values_do_not_count() -> None:
+    table = pd.DataFrame({"x": [1, 1, 2], "seed": [0, 1, 0], "value": [3.0, np.nan, 4.0]})
+    summary = theme.summarise(table, "x", "value")
+    assert summary["n"].tolist() == [1, 1]
+    assert summary[["low", "high"]].isna().all(axis=None)
+
+
+def test_summary_refuses_repeats_of_a_seed() -> None:
+    table = pd.DataFrame({"x": [1, 1], "seed": [0, 0], "value": [3.0, 4.0]})
+    with pytest.raises(ValueError, match="several rows of one seed"):
+        theme.summarise(table, "x", "value")
+
+
+@given(st.sets(st.floats(0, 1), min_size=1), st.integers(2, 6))
+def test_representative_values_keep_both_ends(values: set[float], count: int) -> None:
+    shown = theme.representative(values, count)
+    assert shown == sorted(shown)
+    assert set(shown) <= values
+    assert len(shown) == min(count, len(values))
+    assert (shown[0], shown[-1]) == (min(values), max(values))
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (theme.save(FIGURES["sweep"](3), tmp_path / stem) for stem in ("a.0", "b"))
+    assert first.name == "a.0.png"
+    assert first.read_bytes() == second.read_bytes()
+    svg = (tmp_path / "a.0.svg").read_bytes()
+    assert svg == (tmp_path / "b.svg").read_bytes()
+    assert b"<dc:date>" not in svg
+    assert {path.name for path in tmp_path.iterdir()} == {"a.0.svg", "a.0.png", "b.svg", "b.png"}
+
+
+def test_exponential_fit_is_drawn_from_amplitude_and_length() -> None:
+    table = make_reach(1).assign(decay_length=lambda t: np.where(t["method"] == "ae", np.inf, 4.0))
+    axes = reach.decay(make_jacobian(1), table, "leaves").axes[0]
+    fits = [line for line in axes.lines if line.get_linestyle() == ":"]
+    r = np.arange(24.0)
+    np.testing.assert_allclose(fits[0].get_ydata(), np.full(24, 0.1))
+    np.testing.assert_allclose(fits[1].get_ydata(), 0.1 * np.exp(-r / 4))
+
+
+def test_a_data_set_without_correlation_length_is_said_so() -> None:
+    summary = by_dataset(make_summary())
+    summary.loc[summary["dataset"] == "photos", "correlation_length"] = np.nan
+    texts = [text.get_text() for text in statistics.correlation_length(summary).axes[0].texts]
+    assert texts == [" stays above 1/e in the image"]
+
+
+def test_energy_of_chain_and_lattice_is_drawn_against_the_right_quantity() -> None:
+    table = make_profile(3)
+    chain, lattice = (ising.energy_profile(table.assign(dimension=n), "ising").axes[-1] for n in (1, 2))
+    assert chain.get_xlabel() == "position in the patch (px)"
+    assert lattice.get_xlabel() == "distance from the patch's border (px)"
+    cell = table[(table["coupling"] == 1) & (table["n_components"] == 16) & (table["matrix"] == "decoder")]
+    cell = cell[(cell["patch_size"] == 8) & (cell["mask_ratio"] == 0.9)].groupby("position")["energy"].mean()
+    np.testing.assert_allclose(chain.lines[5].get_xydata(), np.column_stack([cell.index, cell]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gallery_shows_encoder_and_decoder_symmetric_about_zero(channels: int) -> None:
+    tensors, shape = make_gallery(channels)
+    rows = features.gallery_rows(tensors, shape)
+    assert list(rows)[:4] == ["AE", "DAE", "MAE p = 2 px, m = 0.1", "MAE p = 2 px, m = 0.5"]
+    assert len(rows) == 2 + 3 * len(PATCHES)
+    np.testing.assert_array_equal(rows["AE"][0][1].ravel(), tensors["ae/encoder"][:, 1])
+    np.testing.assert_array_equal(rows["AE"][1][1].ravel(), tensors["ae/decoder"][1])
+    figure = features.gallery(rows, "leaves", n_components=4)
+    tiles = [item for axes in figure.axes for item in axes.get_children() if isinstance(item, AxesImage)]
+    assert len(tiles) == len(rows) * 2 * 4
+    assert all(tile.get_clim()[0] == -tile.get_clim()[1] for tile in tiles)
+    assert ("luminance" in figure.get_supxlabel()) == (channels == 3)
+
+
+def test_forest_plot_shows_tested_claims_and_lists_the_others() -> None:
+    figure = claims.forest(*make_claims())
+    axes = figure.axes[0]
+    points = [line for line in axes.lines if line.get_marker() != "None"]
+    assert [line.get_xdata()[0] for line in points] == [3.0, 42.0, 0.2, -2.5, 1.2, 1.8]
+    assert len({(line.get_marker(), str(line.get_color())) for line in points}) == 5
+    texts = [text.get_text() for text in axes.texts]
+    assert {"A1.1", "NULL", "SUGGESTIVE(+)", "INVALID", "no estimate"} <= set(texts)
+    assert "Not tested here (2): A9.1, A10.1." in figure.texts[0].get_text()
+    assert axes.get_xscale() == "symlog"
+
+
+def test_forest_plot_without_any_tested_claim_draws() -> None:
+    ledger, detail = make_claims()
+    figure = claims.forest(ledger.assign(verdict="NOT_TESTED(planned)"), detail)
+    figure.canvas.draw()
+    assert "Not tested here (10)" in figure.texts[0].get_text()
+
+
+def test_only_data_sets_with_a_table_are_read(tmp_path: Path) -> None:
+    for name in ("leaves", "digits", "other"):
+        write_table(tmp_path / "probe_class" / f"{name}.csv", pd.DataFrame({"seed": [1], "accuracy": [0.5]}))
+    names = ["photos", "digits", "leaves"]
+    assert tables.available(tmp_path, "probe_class", names) == ["digits", "leaves"]
+    assert tables.read_all(tmp_path, "probe_class", names)["dataset"].tolist() == ["digits", "leaves"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All tables and artifacts that the notebooks read, small."""
+    root = tmp_path_factory.mktemp("results")
+    for table, make in {
+        "statistics": make_statistics,
+        "statistics_summary": make_summary,
+        "theory": make_theory,
+        "sweep": make_sweep,
+        "features": make_features,
+        "jacobian": make_jacobian,
+        "reach": make_reach,
+        "probe_gabor": make_gabor,
+        "probe_depth": make_depth,
+        "probe_class": make_class,
+    }.items():
+        write_table(root / "tables" / table / "leaves.csv", make(2))
+    write_table(root / "tables" / "ising" / "ising.csv", make_ising(2))
+    write_table(root / "tables" / "ising_profile" / "ising.csv", make_profile(2))
+    ledger, detail = make_claims()
+    write_table(root / "claims.csv", ledger)
+    write_table(root / "tables" / "claims_detail.csv", detail)
+    tensors, shape = make_gallery()
+    write_tensors(root / "linear" / "leaves" / "seed9.safetensors", tensors, {"image_shape": shape})
+    write_tensors(root / "linear" / "leaves" / "seed10.safetensors", {}, {"image_shape": None})
+    return root
+
+
+@pytest.mark.parametrize(
+    ("notebook", "figures"),
+    {
+        "statistics": {"correlation", "power_spectrum", "correlation_length"},
+        "sweep": {"theory_leaves", "sweep_leaves"},
+        "features": {"redundancy_leaves", "gallery_leaves"},
+        "ising": {"energy_profile_1d_ising", "edge_ratio_1d_ising"},
+        "reach": {"reach_decay_leaves", "reach_radii_leaves", "reach_spread_leaves", "reach_rank_leaves"},
+        "probes": {"probe_gabor_leaves", "probe_depth_leaves", "probe_class_leaves"},
+        "claims": {"claims"},
+    }.items(),
+)
+def test_cells_of_each_notebook_write_its_figures(
+    notebook: str, figures: set[str], results: Path, tmp_path: Path
+) -> None:
+    content = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    scope: dict[str, object] = {}
+    exec(cells[0], scope)
+    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "datasets", "name"}
+    scope |= {"tables": str(results / "tables"), "figures": str(tmp_path), "artifacts": str(results)}
+    scope |= {"datasets": ["leaves", "missing", "ising"], "name": "test"}
+    for cell in cells[1:]:
+        exec(cell, scope)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")}
