@@ -61,7 +61,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
         UserError: the file is missing or empty.
     """
     try:
-        return pd.read_csv(path)
+        # "NULL" is a verdict here, not a missing value.
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise UserError(path, "table not found", "run the stage that makes it, e.g. `snakemake`") from None
     except pd.errors.EmptyDataError:

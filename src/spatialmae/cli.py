@@ -1,0 +1,147 @@
+"""Command line: every stage of the pipeline without Snakemake, and nothing but calls into the stages.
+
+Stages are imported when called, so that each starts fast and none needs what another needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spatialmae.errors import UserError
+
+app = typer.Typer(
+    name="spatialmae",
+    help="Replicate what masked autoencoders learn of spatial correlations, stage by stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True)]
+DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the configuration.")]
+DEFAULT = Path("config/config.yaml")
+
+
+def _run(stage: str, config_path: Path, dataset: str | None = None, *arguments: str) -> None:
+    from spatialmae.config import load_config
+
+    config = load_config(config_path)
+    if dataset is not None and dataset not in config.datasets:
+        raise UserError(config_path, f"datasets has no {dataset!r}", f"use one of {', '.join(config.datasets)}")
+    run = import_module(f"spatialmae.stages.{stage}").run
+    run(config, *arguments, *([] if dataset is None else [dataset]))
+
+
+@app.command()
+def data(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
+    """Make or read the images of a data set."""
+    _run("data", config, dataset)
+
+
+@app.command()
+def statistics(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
+    """Measure spatial statistics of a data set."""
+    _run("statistics", config, dataset)
+
+
+@app.command()
+def linear(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
+    """Solve the linear AE, DAE and MAE in closed form."""
+    _run("linear", config, dataset)
+
+
+@app.command()
+def checks(config: ConfigOption = DEFAULT) -> None:
+    """Hold the closed form against gradient descent, PCA and random masks."""
+    _run("checks", config)
+
+
+@app.command()
+def features(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
+    """Measure variance kept and redundancy across patches."""
+    _run("features", config, dataset)
+
+
+@app.command()
+def ising(config: ConfigOption = DEFAULT) -> None:
+    """Measure where in a patch the weights lie on Ising data."""
+    _run("ising", config)
+
+
+@app.command()
+def reach(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
+    """Measure how far the linear Jacobians reach."""
+    _run("reach", config, dataset)
+
+
+@app.command()
+def probe(
+    name: Annotated[str, typer.Argument(help="gabor, depth or class.")],
+    dataset: DatasetArgument,
+    config: ConfigOption = DEFAULT,
+) -> None:
+    """Probe the linear features: Gabor responses, depth, classes."""
+    if name not in ("gabor", "depth", "class"):
+        raise UserError("probe", f"unknown probe {name!r}", "use gabor, depth or class")
+    _run("probe", config, dataset, name)
+
+
+@app.command()
+def claims(config: ConfigOption = DEFAULT) -> None:
+    """Judge the claims of the ledger by the tables."""
+    _run("claims", config)
+
+
+@app.command()
+def notebook(
+    source: Annotated[Path, typer.Argument(help="A figure notebook, e.g. notebooks/reach.ipynb.")],
+    config: ConfigOption = DEFAULT,
+    log: Annotated[Path | None, typer.Option(help="Executed copy that survives a failure.")] = None,
+) -> None:
+    """Execute a figure notebook."""
+    from spatialmae.config import load_config
+    from spatialmae.stages.figures import run
+
+    run(load_config(config), source, log)
+
+
+@app.command()
+def report(config: ConfigOption = DEFAULT) -> None:
+    """Write the report and its provenance."""
+    _run("report", config)
+
+
+@app.command()
+def resolve(
+    config: ConfigOption = DEFAULT,
+    settings: Annotated[str | None, typer.Option(help="Settings as JSON, in place of the file.")] = None,
+) -> None:
+    """Validate a configuration and write it, complete with defaults, beside its results."""
+    import json
+
+    from spatialmae.config import load_config, parse_config
+    from spatialmae.stages.resolve import run
+
+    run(load_config(config) if settings is None else parse_config(json.loads(settings), "settings"))
+
+
+@app.command("config-docs")
+def config_docs() -> None:
+    """Print docs/configuration.md, generated from the configuration's model."""
+    from spatialmae.config_docs import configuration_page
+
+    typer.echo(configuration_page(), nl=False)
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line on stderr and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

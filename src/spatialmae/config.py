@@ -1,0 +1,261 @@
+"""The one typed, strictly validated model behind every configuration file.
+
+Unknown keys, wrong types and impossible values are refused with the field's name and the mend. What a field
+means stands in its description, from which docs/configuration.md is generated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spatialmae.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")]
+Count = Annotated[int, Field(ge=1)]
+MaskRatio = Annotated[float, Field(gt=0, lt=1)]
+Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Generated(_Strict):
+    n_train: Count = Field(description="training images")
+    n_validation: Count = Field(description="validation images")
+    n_test: Count = Field(description="test images")
+
+
+class Leaves(_Generated):
+    """Procedural dead leaves with shape and texture labels, depth and segmentation."""
+
+    kind: Literal["leaves"]
+    image_size: int = Field(32, ge=8, description="side in px")
+    n_leaves: Count = Field(80, description="occluding background shapes per image")
+    size_exponent: float = Field(3.0, gt=0, description="exponent of the power law of radii")
+    cues: Literal["independent", "matched", "conflict"] = Field("independent", description="shape against texture")
+    grayscale: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return (self.image_size, self.image_size, 1 if self.grayscale else 3)
+
+
+class Digits(_Strict):
+    """scikit-learn's 1,797 real digits of 8×8 px."""
+
+    kind: Literal["digits"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return (8, 8, 1)
+
+
+class Photos(_Strict):
+    """Patches of real images carried by scikit-image and scikit-learn: photographs, textures, or measured depth."""
+
+    kind: Literal["photos", "textures", "depth"]
+    image_size: int = Field(16, ge=4, description="side of a cut-out image in px")
+    stride: Count = Field(8, description="distance between cut-outs in px")
+    downscale: Count = Field(1, description="factor by which the source is box-filtered first")
+    grayscale: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return (self.image_size, self.image_size, 1 if self.grayscale else 3)
+
+
+class Cifar10(_Strict):
+    """The official CIFAR-10 archive, from a mirror (SPATIALMAE_MIRRORS) or downloaded."""
+
+    kind: Literal["cifar10"]
+    n_validation: Count = Field(5000, description="images cut from the 50,000 training images")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return (32, 32, 3)
+
+
+class Folder(_Strict):
+    """A user's own images."""
+
+    kind: Literal["folder"]
+    path: str = Field(min_length=1, description="folder of images, class subfolders optional")
+    image_size: int = Field(32, ge=4, description="side in px after resizing")
+    grayscale: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return (self.image_size, self.image_size, 1 if self.grayscale else 3)
+
+
+Source = Annotated[Leaves | Digits | Photos | Cifar10 | Folder, Field(discriminator="kind")]
+
+
+class Dataset(_Strict):
+    """A data set, and what is done with it."""
+
+    source: Source = Field(description="where the images come from")
+    folds: int = Field(ge=1, le=100, description="disjoint parts of the data, one per seed: the unit of replication")
+    patch_sizes: list[Count] = Field(min_length=1, description="patch sides in px; each must tile the image")
+    n_components: list[Count] = Field(min_length=1, description="ranks k of the linear autoencoders")
+    analyses: list[Analysis] = Field(description="analyses and probes run on it")
+    sigmas: list[float] = Field([1.0, 2.0], min_length=1, description="Gabor envelopes σ in px, .83 to a quarter side")
+    threads: Count = Field(1, description="threads for its solves")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Dataset:
+        height, width, channels = self.source.shape
+        for patch_size in self.patch_sizes:
+            if height % patch_size or width % patch_size:
+                raise ValueError(f"patch_sizes: {patch_size} does not tile {height}×{width} px; use a divisor")
+        if max(self.n_components) > height * width * channels:
+            raise ValueError(f"n_components: at most {height * width * channels} features exist; lower it")
+        if "gabor" in self.analyses and not all(0.83 <= sigma <= min(height, width) / 4 for sigma in self.sigmas):
+            raise ValueError(f"sigmas: a Gabor filter needs .83 ≤ σ ≤ {min(height, width) / 4} px here; change them")
+        if "depth" in self.analyses and self.source.kind not in ("leaves", "depth"):
+            raise ValueError("analyses: only leaves and depth images come with depth; remove depth")
+        if "class" in self.analyses and self.source.kind in ("photos", "textures", "depth"):
+            raise ValueError("analyses: these images have no class labels; remove class")
+        return self
+
+
+class Seeds(_Strict):
+    """The seeds that are run: 0–99 explore, 100 and up give verdicts."""
+
+    first: int = Field(100, ge=0, multiple_of=100, description="first seed of the block of a hundred")
+    count: int = Field(10, ge=1, le=100, description="seeds of the Ising samples; data sets have a seed for each fold")
+
+
+class Linear(_Strict):
+    """Grid of the linear theory."""
+
+    mask_ratios: list[MaskRatio] = Field(min_length=1, description="masking ratios of the MAE; AE and DAE are added")
+    masking: Literal["bernoulli", "fixed"] = Field("bernoulli", description="independent masks, or a fixed count")
+    noise_std: float = Field(0.2, gt=0, description="σ of the DAE, images in [0, 1]; 0.2 is the paper's")
+
+
+class Checks(_Strict):
+    """Closed form against independent answers (claim A1)."""
+
+    dataset: Name = Field(description="data set whose folds are used; small images, gradient descent is slow")
+    mask_ratio: MaskRatio = 0.75
+    patch_size: Count = 2
+    wrong_patch_size: Count = Field(4, description="patch size of the negative control")
+    n_components: Count = 8
+    n_masks: Count = Field(500, description="random masks per sample of the Monte-Carlo check")
+
+
+class Ising(_Strict):
+    """Ising chains and lattices (claim A3)."""
+
+    length: int = Field(64, ge=8, description="spins of the free chain")
+    couplings: list[float] = Field(min_length=1, description="couplings J of the chain")
+    patch_sizes: list[Count] = Field(min_length=1, description="patch lengths on the chain")
+    n_components: list[Count] = Field(min_length=1, description="ranks k")
+    n_samples: Count = Field(description="chains (and lattices) sampled per seed")
+    lattice_size: int = Field(16, ge=6, description="side of the free 2-D lattice")
+    lattice_coupling: float = Field(0.4, gt=0, lt=0.44, description="J of the lattice, below the critical 0.4407")
+    lattice_patch_size: Count = 4
+    lattice_sweeps: Count = Field(200, description="heat-bath sweeps from a random start")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Ising:
+        for patch_size in self.patch_sizes:
+            if self.length % patch_size or self.length // patch_size < 3:
+                raise ValueError(f"patch_sizes: {patch_size} must cut length={self.length} into 3 patches or more")
+        if self.lattice_size % self.lattice_patch_size or self.lattice_size // self.lattice_patch_size < 3:
+            raise ValueError("lattice_patch_size: it must cut lattice_size into 3 patches a side or more")
+        return self
+
+
+class Claims(_Strict):
+    """The ledger and how it is read."""
+
+    ledger: str = Field("claims.yaml", description="the records, relative to where the command runs")
+    configuration: Name | None = Field(None, description="whose tests of the ledger to judge by; default: name")
+
+
+class Config(_Strict):
+    """A whole configuration."""
+
+    name: Name = Field(description="names the folder of results")
+    results: str = Field("results", min_length=1, description="folder that holds the folder of results")
+    seeds: Seeds = Seeds()
+    datasets: dict[Name, Dataset] = Field(min_length=1, description="data sets by name")
+    linear: Linear
+    checks: Checks
+    ising: Ising
+    claims: Claims = Claims()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.checks.dataset not in self.datasets:
+            raise ValueError(f"checks.dataset: {self.checks.dataset!r} is not among datasets; name one of them")
+        return self
+
+    def dataset_seeds(self, dataset: str) -> list[int]:
+        """The seeds of a data set: one for each of its folds."""
+        return [self.seeds.first + fold for fold in range(self.datasets[dataset].folds)]
+
+    @property
+    def ising_seeds(self) -> list[int]:
+        """Seeds of the Ising samples."""
+        return [self.seeds.first + i for i in range(self.seeds.count)]
+
+
+def parse_config(values: Any, where: object) -> Config:
+    """Validate the contents of a configuration file.
+
+    Raises:
+        UserError: naming the first field that is wrong, and the mend.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        # A discriminated union puts its tag into the location, which is no field of the file.
+        kinds = {"leaves", "digits", "photos", "textures", "depth", "cifar10", "folder"}
+        location = [str(part) for i, part in enumerate(first["loc"]) if not (i and part in kinds)]
+        field = ".".join(location) or "configuration"
+        problem, mend = _explain(first)
+        raise UserError(where, f"{field}: {problem}", mend) from None
+
+
+def _explain(error: Any) -> tuple[str, str]:
+    if error["type"] == "extra_forbidden":
+        return "unknown key", "remove it or correct its spelling (docs/configuration.md lists all)"
+    if error["type"] == "missing":
+        return "missing", "add it (docs/configuration.md says what it means)"
+    if error["type"] == "value_error":
+        problem, _, mend = str(error["ctx"]["error"]).partition("; ")
+        return problem, mend
+    return f"{error['msg']}, got {error['input']!r}", "change it (docs/configuration.md gives type and range)"
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and validate a YAML configuration file.
+
+    Raises:
+        UserError: the file is missing, not YAML, or not a valid configuration.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(path, "configuration not found", "give an existing file, e.g. config/config.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(path, f"cannot be read ({error})", "give a readable YAML file") from None
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        at = "" if line is None else f" at line {line + 1}"
+        raise UserError(path, f"not valid YAML{at}", "mend the syntax there") from None
+    return parse_config(values, path)

@@ -1,0 +1,67 @@
+"""Where a configuration's artifacts lie: the only place that knows, for workflow and command line alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialmae.config import Config
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one configuration's results; ``dataset`` may be a Snakemake wildcard."""
+
+    root: Path
+    downloads: Path
+
+    @classmethod
+    def of(cls, config: Config) -> Layout:
+        """Layout of a configuration: everything under ``results/<name>/``, downloads shared beside."""
+        return cls(Path(config.results) / config.name, Path(config.results) / "downloads")
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, as validated."""
+        return self.root / "config.yaml"
+
+    def data(self, dataset: str) -> Path:
+        """Images, targets and splits."""
+        return self.root / "data" / f"{dataset}.safetensors"
+
+    def linear(self, dataset: str) -> Path:
+        """Folder of the encoders and decoders of a data set, a file ``seed<seed>.safetensors`` for each fold."""
+        return self.root / "linear" / dataset
+
+    @property
+    def tables(self) -> Path:
+        """Tidy tables."""
+        return self.root / "tables"
+
+    def table(self, name: str, dataset: str) -> Path:
+        """One tidy table of one data set."""
+        return self.tables / name / f"{dataset}.csv"
+
+    @property
+    def figures(self) -> Path:
+        """Figures as SVG and PNG."""
+        return self.root / "figures"
+
+    def notebook(self, name: str, suffix: str) -> Path:
+        """Executed figure notebook (``ipynb``) or its page (``html``)."""
+        return self.root / "notebooks" / f"{name}.{suffix}"
+
+    @property
+    def claims(self) -> Path:
+        """Verdicts."""
+        return self.root / "claims.csv"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.root / "report.html"
+
+    @property
+    def provenance(self) -> Path:
+        """What the results were made from and with."""
+        return self.root / "provenance.json"

@@ -1,0 +1,88 @@
+"""What results were made from and with: code, environment, data, machine, seeds, and the cost of each stage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spatialmae import __version__
+from spatialmae.artifacts import read_tensors
+from spatialmae.config import Config
+from spatialmae.layout import Layout
+
+
+def collect_provenance(config: Config) -> dict[str, Any]:
+    """Everything a reader needs to say which code, data and machine a result came from; JSON-able."""
+    layout = Layout.of(config)
+    return {
+        "spatialmae": __version__,
+        "commit": git_state(),
+        "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
+        "constraints_sha256": _sha256(Path("constraints.txt")),
+        "ledger_sha256": _sha256(Path(config.claims.ledger)),
+        "packages": package_versions(),
+        "machine": machine(),
+        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.ising_seeds},
+        "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
+        "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
+        "seconds": stage_seconds(layout.root / "benchmarks"),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout and whether files differ from it; both null outside a checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"sha": commit, "modified": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"sha": None, "modified": None}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the package's direct dependencies."""
+    versions = {"python": platform.python_version()}
+    for requirement in requires("spatialmae") or []:
+        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an optional dependency that is not installed
+    return versions
+
+
+def machine() -> dict[str, Any]:
+    """Kind of machine, without its name."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "cpus": os.cpu_count(),
+        "device": "cpu",
+        "blas": blas,
+    }
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Wall time of every finished job, in seconds, from the workflow's benchmark files."""
+    seconds = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        name = str(path.relative_to(folder).with_suffix(""))
+        seconds[name] = round(float(pd.read_csv(path, sep="\t")["s"].iloc[-1]), 2)
+    return seconds

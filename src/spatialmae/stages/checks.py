@@ -1,0 +1,32 @@
+"""Stage ``checks``: the closed form against gradient descent, PCA and random masks, for every fold."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from spatialmae.artifacts import write_table
+from spatialmae.config import Config
+from spatialmae.layout import Layout
+from spatialmae.linear.checks import check_gradient_descent, check_monte_carlo, check_pca
+from spatialmae.stages.folds import fold_moments, iterate_folds
+
+
+def run(config: Config) -> None:
+    """Write ``tables/theory/<dataset>.csv`` for the data set of the section ``checks``."""
+    settings = config.checks
+    m, p, wrong, k = settings.mask_ratio, settings.patch_size, settings.wrong_patch_size, settings.n_components
+    rows = []
+    for seed, fold in iterate_folds(config, settings.dataset):
+        X, S, shape = fold.features("train"), fold_moments(fold).covariance, fold.image_shape
+        checks = {
+            "gradient_descent": check_gradient_descent(S, shape, m, p, wrong, k, seed),
+            "pca": check_pca(X, shape, m, p, k),
+            "monte_carlo": check_monte_carlo(X, shape, m, p, wrong, k, settings.n_masks, seed),
+        }
+        keys = {"seed": seed, "mask_ratio": m, "patch_size": p, "n_components": k}
+        rows += [
+            {**keys, "check": check, "role": role, "relative_error": error}
+            for check, errors in checks.items()
+            for role, error in errors.items()
+        ]
+    write_table(Layout.of(config).table("theory", settings.dataset), pd.DataFrame(rows))

@@ -1,0 +1,30 @@
+"""Stage ``figures``: execute one figure notebook."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spatialmae.config import Config
+from spatialmae.layout import Layout
+from spatialmae.notebook import run_notebook
+
+
+def run(config: Config, source: Path, log: Path | None = None) -> None:
+    """Execute ``source`` into ``notebooks/`` (ipynb and HTML) and its figures into ``figures/``.
+
+    ``log`` is the executed copy that keeps the traceback where a cell fails.
+    """
+    layout, name = Layout.of(config), source.stem
+    run_notebook(
+        source,
+        output=layout.notebook(name, "ipynb"),
+        html=layout.notebook(name, "html"),
+        log_copy=log or layout.root / "logs" / "notebooks" / f"{name}.ipynb",
+        parameters={
+            "tables": str(layout.tables),
+            "figures": str(layout.figures),
+            "artifacts": str(layout.root),
+            "datasets": [*config.datasets, "ising"],
+            "name": config.name,
+        },
+    )

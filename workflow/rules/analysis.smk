@@ -1,0 +1,98 @@
+# Analyses of images and of the solutions; each writes tidy tables.
+rule measure_statistics:
+    input:
+        config=ancient(str(L.config)),
+        data=str(L.data("{dataset}")),
+        code=code("spatialmae.stages.statistics"),
+    output:
+        str(L.table("statistics", "{dataset}")),
+        str(L.table("statistics_summary", "{dataset}")),
+    log:
+        f"{LOGS}/statistics/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/statistics/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: threads_of
+    params:
+        settings=settings("seeds", "folds"),
+    message:
+        "Measuring spatial statistics: {wildcards.dataset}"
+    shell:
+        RUN + " statistics {wildcards.dataset} --config {input.config} > {log} 2>&1"
+
+
+rule measure_features:
+    input:
+        config=ancient(str(L.config)),
+        data=str(L.data("{dataset}")),
+        solutions=str(L.linear("{dataset}")),
+        code=code("spatialmae.stages.features"),
+    output:
+        str(L.table("features", "{dataset}")),
+    log:
+        f"{LOGS}/features/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/features/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: threads_of
+    params:
+        settings=settings("seeds", "folds", "patch_sizes", "n_components"),
+    message:
+        "Measuring variance and redundancy kept: {wildcards.dataset}"
+    shell:
+        RUN + " features {wildcards.dataset} --config {input.config} > {log} 2>&1"
+
+
+rule measure_reach:
+    input:
+        config=ancient(str(L.config)),
+        solutions=str(L.linear("{dataset}")),
+        code=code("spatialmae.stages.reach"),
+    output:
+        str(L.table("reach", "{dataset}")),
+        str(L.table("jacobian", "{dataset}")),
+    log:
+        f"{LOGS}/reach/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/reach/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: threads_of
+    params:
+        settings=settings("seeds", "folds", "patch_sizes", "n_components", "source"),
+    message:
+        "Measuring the reach of the linear Jacobians: {wildcards.dataset}"
+    shell:
+        RUN + " reach {wildcards.dataset} --config {input.config} > {log} 2>&1"
+
+
+rule measure_ising:
+    input:
+        config=ancient(str(L.config)),
+        code=code("spatialmae.stages.ising"),
+    output:
+        str(L.table("ising", "ising")),
+        str(L.table("ising_profile", "ising")),
+    log:
+        f"{LOGS}/ising.log",
+    benchmark:
+        f"{BENCHMARKS}/ising.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        settings=settings("seeds", "ising", "linear"),
+    message:
+        "Measuring where weights lie on Ising data"
+    shell:
+        RUN + " ising --config {input.config} > {log} 2>&1"
+
+
+rule analysis:
+    input:
+        expand(str(L.table("statistics", "{dataset}")), dataset=having("statistics")),
+        expand(str(L.table("features", "{dataset}")), dataset=having("features")),
+        expand(str(L.table("reach", "{dataset}")), dataset=having("reach")),
+        rules.measure_ising.output,

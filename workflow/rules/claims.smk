@@ -1,0 +1,41 @@
+# Verdicts on the claims of both papers, by the rules of the ledger.
+rule judge_claims:
+    input:
+        rules.linear.input,
+        rules.analysis.input,
+        rules.probes.input,
+        config=ancient(str(L.config)),
+        ledger=CONFIG.claims.ledger,
+        code=code("spatialmae.stages.claims"),
+    output:
+        claims=report(
+            str(L.claims),
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "verdicts"},
+        ),
+        detail=report(
+            str(L.tables / "claims_detail.csv"),
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "how each verdict follows"},
+        ),
+        seeds=str(L.tables / "claims_seeds.csv"),
+    log:
+        f"{LOGS}/claims.log",
+    benchmark:
+        f"{BENCHMARKS}/claims.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        settings=settings("name", "claims"),
+    message:
+        "Judging the claims"
+    shell:
+        RUN + " claims --config {input.config} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        rules.judge_claims.output,

@@ -1,0 +1,80 @@
+# Figure notebooks, executed by papermill: they only read tables and artifacts, and draw.
+from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
+
+NOTEBOOK_TABLES = {
+    "statistics": ["statistics", "statistics_summary"],
+    "sweep": ["theory", "sweep"],
+    "features": ["features"],
+    "reach": ["reach", "jacobian"],
+    "ising": ["ising", "ising_profile"],
+    "probes": ["probe_gabor", "probe_depth", "probe_class"],
+    "claims": [],
+}
+CATEGORIES = {"claims": "Claims", "statistics": "Data", "sweep": "A: linear theory"}
+
+
+def tables_of(notebook):
+    """What a notebook reads."""
+    tables = [
+        str(L.table(t, d))
+        for t in NOTEBOOK_TABLES[notebook]
+        for d in datasets_with(CONFIG, t)
+    ]
+    if notebook == "features":
+        tables += [
+            str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")
+        ]
+    return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])
+
+
+# One rule a notebook, since each writes figures of its own names.
+for notebook in NOTEBOOKS:
+
+    rule:
+        name:
+            f"draw_{notebook}"
+        input:
+            tables_of(notebook),
+            config=ancient(str(L.config)),
+            notebook=f"notebooks/{notebook}.ipynb",
+            code=code(f"spatialmae.figures.{notebook}")
+            + code("spatialmae.figures.display")
+            + code("spatialmae.figures.tables")
+            + code("spatialmae.notebook"),
+        output:
+            [
+                str(L.figures / f"{figure.stem}.png")
+                for figure in drawn_figures(CONFIG, notebook)
+            ],
+            report(
+                [
+                    str(L.figures / f"{figure.stem}.svg")
+                    for figure in drawn_figures(CONFIG, notebook)
+                ],
+                caption=f"../report/{notebook}.rst",
+                category=CATEGORIES.get(notebook, "A: what linear autoencoders learn"),
+                subcategory=notebook,
+            ),
+            notebook=str(L.notebook(notebook, "ipynb")),
+            html=str(L.notebook(notebook, "html")),
+        log:
+            notebook=f"{LOGS}/notebooks/{notebook}.ipynb",
+            text=f"{LOGS}/notebooks/{notebook}.log",
+        benchmark:
+            f"{BENCHMARKS}/notebooks/{notebook}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        params:
+            datasets=DATASETS,
+            settings=settings("name", "seeds"),
+        message:
+            f"Drawing figures: {notebook}"
+        shell:
+            RUN
+            + " notebook {input.notebook} --config {input.config} --log {log.notebook} > {log.text} 2>&1"
+
+
+rule figures:
+    input:
+        [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(CONFIG)],

@@ -1,0 +1,68 @@
+# Linear theory: closed forms over the whole grid, and the checks of the closed form itself.
+SOLVED = having("features", "reach", "gabor", "depth", "class")
+
+
+rule solve_linear:
+    input:
+        config=ancient(str(L.config)),
+        data=str(L.data("{dataset}")),
+        code=code("spatialmae.stages.linear"),
+    output:
+        solutions=directory(str(L.linear("{dataset}"))),
+        sweep=report(
+            str(L.table("sweep", "{dataset}")),
+            caption="../report/sweep_table.rst",
+            category="A: linear theory",
+            subcategory="Tables",
+            labels={"table": "sweep", "data": "{dataset}"},
+        ),
+    log:
+        f"{LOGS}/linear/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/linear/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: threads_of
+    params:
+        settings=settings("seeds", "folds", "patch_sizes", "n_components", "linear"),
+    message:
+        "Solving the linear autoencoders: {wildcards.dataset}"
+    shell:
+        RUN + " linear {wildcards.dataset} --config {input.config} > {log} 2>&1"
+
+
+rule check_closed_form:
+    input:
+        config=ancient(str(L.config)),
+        data=str(L.data(CONFIG.checks.dataset)),
+        code=code("spatialmae.stages.checks"),
+    output:
+        report(
+            str(L.table("theory", CONFIG.checks.dataset)),
+            caption="../report/theory_table.rst",
+            category="A: linear theory",
+            subcategory="Tables",
+            labels={
+                "table": "checks of the closed form",
+                "data": CONFIG.checks.dataset,
+            },
+        ),
+    log:
+        f"{LOGS}/checks.log",
+    benchmark:
+        f"{BENCHMARKS}/checks.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        settings=settings("seeds", "folds", "checks", dataset=CONFIG.checks.dataset),
+    message:
+        "Checking the closed form against gradient descent, PCA and random masks"
+    shell:
+        RUN + " checks --config {input.config} > {log} 2>&1"
+
+
+rule linear:
+    input:
+        expand(str(L.table("sweep", "{dataset}")), dataset=SOLVED),
+        rules.check_closed_form.output,

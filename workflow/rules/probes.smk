@@ -1,0 +1,39 @@
+# Probes on the features of the linear autoencoders: Gabor responses, depth, classes.
+PROBES = ["gabor", "depth", "class"]
+PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
+
+
+rule probe_features:
+    input:
+        config=ancient(str(L.config)),
+        data=str(L.data("{dataset}")),
+        solutions=str(L.linear("{dataset}")),
+        code=lambda wildcards: code("spatialmae.stages.probe")
+        + code(f"spatialmae.probe.{PROBE_MODULES[wildcards.probe]}"),
+    output:
+        str(L.table("probe_{probe}", "{dataset}")),
+    log:
+        f"{LOGS}/probe_{{probe}}/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/probe_{{probe}}/{{dataset}}.tsv"
+    wildcard_constraints:
+        probe="|".join(PROBES),
+    conda:
+        ENVIRONMENT
+    threads: threads_of
+    params:
+        settings=settings("seeds", "folds", "patch_sizes", "n_components", "sigmas"),
+    message:
+        "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
+    shell:
+        RUN
+        + " probe {wildcards.probe} {wildcards.dataset} --config {input.config} > {log} 2>&1"
+
+
+rule probes:
+    input:
+        [
+            str(L.table(f"probe_{probe}", dataset))
+            for probe in PROBES
+            for dataset in having(probe)
+        ],

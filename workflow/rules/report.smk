@@ -1,0 +1,36 @@
+# The report: one page that opens without a network, and the provenance of what it shows.
+rule write_report:
+    input:
+        rules.figures.input,
+        rules.judge_claims.output,
+        expand(str(L.data("{dataset}")), dataset=DATASETS),
+        config=ancient(str(L.config)),
+        ledger=CONFIG.claims.ledger,
+        deviations="docs/deviations.md",
+        template=[
+            "src/spatialmae/report/report.html.j2",
+            "src/spatialmae/report/report.css",
+        ],
+        code=code("spatialmae.stages.report"),
+    output:
+        report=str(L.report),
+        provenance=str(L.provenance),
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{BENCHMARKS}/report.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        datasets=DATASETS,
+        settings=settings("name", "seeds"),
+    message:
+        "Writing the report"
+    shell:
+        RUN + " report --config {input.config} > {log} 2>&1"
+
+
+rule report:
+    input:
+        rules.write_report.output,
