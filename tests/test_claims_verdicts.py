@@ -185,14 +185,6 @@ def test_logarithm_makes_ratios_and_fails_seeds_without_one(tmp_path):
     assert evidence.n_failed == 1
 
 
-def test_an_infinite_length_is_the_rate_zero_and_no_failure(tmp_path):
-    table = reach().assign(radius=[2.0, np.inf] * len(SEEDS))
-    arms = [{"method": "mae"}, {"method": "ae"}]
-    estimand = {"table": "reach", "value": "radius", "transform": "reciprocal", "arms": arms}
-    verdict = only(ledger(claim(estimand=estimand)), store(tmp_path, table))
-    assert (verdict.tested.evidence.estimate, verdict.tested.evidence.n_failed) == (0.5, 0)
-
-
 def test_an_arm_may_be_a_difference_of_two_cells(tmp_path):
     small, large = reach(effect=1.0, noise=0.0), reach(effect=4.0, noise=0.0)
     table = pd.concat([small.assign(sigma=1), large.assign(sigma=8)])

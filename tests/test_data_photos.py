@@ -140,9 +140,12 @@ def test_impossible_values_are_refused(call, field):
         call()
 
 
-def test_folds_share_no_source():
+def test_replicates_leave_out_whole_sources():
     data = textures(image_size=16, stride=16)
-    folds = [data.fold(index, 4, rng_seed=0) for index in range(4)]
-    used = [set(data.sources[np.concatenate(list(fold.splits.values()))]) for fold in folds]
-    assert sum(map(len, used)) == len(set.union(*used)) == len(np.unique(data.sources))
-    assert all(isinstance(fold, ImageData) for fold in folds)
+    everything = set(np.unique(data.sources))
+    replicates = [data.leave_out(group, 4, rng_seed=0) for group in range(4)]
+    kept = [set(data.sources[np.concatenate(list(part.splits.values()))]) for part in replicates]
+    left_out = [everything - sources for sources in kept]
+    assert sum(map(len, left_out)) == len(everything)
+    assert set.union(*left_out) == everything
+    assert all(isinstance(part, ImageData) for part in replicates)

@@ -120,8 +120,8 @@ def make_reach(seeds: int = SEEDS) -> pd.DataFrame:
     broad = breadth(table) * jitter(table)
     outside = 1 - np.exp(-broad / table["patch_size"])
     return table.assign(
-        decay_amplitude=0.1,
-        decay_length=broad,
+        decay_intercept=np.log(0.1),
+        decay_rate=1 / broad,
         decay_r2=0.98,
         median_radius=broad,
         rms_radius_abs=broad + 3,
@@ -336,8 +336,8 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.0.svg", "a.0.png", "b.svg", "b.png"}
 
 
-def test_exponential_fit_is_drawn_from_amplitude_and_length() -> None:
-    table = make_reach(1).assign(decay_length=lambda t: np.where(t["method"] == "ae", np.inf, 4.0))
+def test_exponential_fit_is_drawn_from_intercept_and_rate() -> None:
+    table = make_reach(1).assign(decay_rate=lambda t: np.where(t["method"] == "ae", 0.0, 0.25))
     axes = reach.decay(make_jacobian(1), table, "leaves").axes[0]
     fits = [line for line in axes.lines if line.get_linestyle() == ":"]
     r = np.arange(24.0)
@@ -427,8 +427,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(root / "claims.csv", ledger)
     write_table(root / "tables" / "claims_detail.csv", detail)
     tensors, shape = make_gallery()
-    write_tensors(root / "linear" / "leaves" / "seed9.safetensors", tensors, {"image_shape": shape})
-    write_tensors(root / "linear" / "leaves" / "seed10.safetensors", {}, {"image_shape": None})
+    write_tensors(root / "linear" / "leaves" / "all.safetensors", tensors, {"image_shape": shape})
     return root
 
 

@@ -105,7 +105,7 @@ class Dataset(_Strict):
     """A data set, and what is done with it."""
 
     source: Source = Field(description="where the images come from")
-    folds: int = Field(ge=1, le=100, description="disjoint parts of the data, one per seed: the unit of replication")
+    groups: int = Field(ge=2, le=100, description="disjoint groups of images, the unit: a seed leaves one out")
     patch_sizes: list[Count] = Field(min_length=1, description="patch sides in px; each must tile the image")
     n_components: list[Count] = Field(min_length=1, description="ranks k of the linear autoencoders")
     analyses: list[Analysis] = Field(description="analyses and probes run on it")
@@ -133,7 +133,7 @@ class Seeds(_Strict):
     """The seeds that are run: 0–99 explore, 100 and up give verdicts."""
 
     first: int = Field(100, ge=0, multiple_of=100, description="first seed of the block of a hundred")
-    count: int = Field(10, ge=1, le=100, description="seeds of the Ising samples; data sets have a seed for each fold")
+    count: int = Field(10, ge=1, le=100, description="seeds of the Ising samples; data sets have a seed for each group")
 
 
 class Linear(_Strict):
@@ -147,7 +147,7 @@ class Linear(_Strict):
 class Checks(_Strict):
     """Closed form against independent answers (claim A1)."""
 
-    dataset: Name = Field(description="data set whose folds are used; small images, gradient descent is slow")
+    dataset: Name = Field(description="data set whose replicates are used; small images, gradient descent is slow")
     mask_ratio: MaskRatio = 0.75
     patch_size: Count = 2
     wrong_patch_size: Count = Field(4, description="patch size of the negative control")
@@ -204,8 +204,8 @@ class Config(_Strict):
         return self
 
     def dataset_seeds(self, dataset: str) -> list[int]:
-        """The seeds of a data set: one for each of its folds."""
-        return [self.seeds.first + fold for fold in range(self.datasets[dataset].folds)]
+        """The seeds of a data set: one for each group of images left out."""
+        return [self.seeds.first + group for group in range(self.datasets[dataset].groups)]
 
     @property
     def ising_seeds(self) -> list[int]:

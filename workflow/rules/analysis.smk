@@ -5,8 +5,7 @@ rule measure_statistics:
         data=str(L.data("{dataset}")),
         code=code("spatialmae.stages.statistics"),
     output:
-        str(L.table("statistics", "{dataset}")),
-        str(L.table("statistics_summary", "{dataset}")),
+        jackknifed("statistics", "statistics_summary"),
     log:
         f"{LOGS}/statistics/{{dataset}}.log",
     benchmark:
@@ -15,7 +14,7 @@ rule measure_statistics:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "folds"),
+        settings=settings("seeds", "groups"),
     message:
         "Measuring spatial statistics: {wildcards.dataset}"
     shell:
@@ -29,7 +28,7 @@ rule measure_features:
         solutions=str(L.linear("{dataset}")),
         code=code("spatialmae.stages.features"),
     output:
-        str(L.table("features", "{dataset}")),
+        jackknifed("features"),
     log:
         f"{LOGS}/features/{{dataset}}.log",
     benchmark:
@@ -38,7 +37,7 @@ rule measure_features:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "folds", "patch_sizes", "n_components"),
+        settings=settings("seeds", "groups", "patch_sizes", "n_components"),
     message:
         "Measuring variance and redundancy kept: {wildcards.dataset}"
     shell:
@@ -48,11 +47,11 @@ rule measure_features:
 rule measure_reach:
     input:
         config=ancient(str(L.config)),
+        data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
         code=code("spatialmae.stages.reach"),
     output:
-        str(L.table("reach", "{dataset}")),
-        str(L.table("jacobian", "{dataset}")),
+        jackknifed("reach", "jacobian"),
     log:
         f"{LOGS}/reach/{{dataset}}.log",
     benchmark:
@@ -61,7 +60,7 @@ rule measure_reach:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "folds", "patch_sizes", "n_components", "source"),
+        settings=settings("seeds", "groups", "patch_sizes", "n_components", "source"),
     message:
         "Measuring the reach of the linear Jacobians: {wildcards.dataset}"
     shell:

@@ -94,6 +94,11 @@ def settings(*sections, dataset=None):
     return of
 
 
+def jackknifed(*tables):
+    """Tables of pseudo-values, and beside each the one of estimates from all images."""
+    return [str(L.table(name, "{dataset}")) for table in tables for name in (table, f"{table}_all")]
+
+
 def threads_of(wildcards):
     """Threads that a data set's solves may use."""
     return CONFIG.datasets[wildcards.dataset].threads

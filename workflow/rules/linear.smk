@@ -9,6 +9,7 @@ rule solve_linear:
         code=code("spatialmae.stages.linear"),
     output:
         solutions=directory(str(L.linear("{dataset}"))),
+        whole=str(L.table("sweep_all", "{dataset}")),
         sweep=report(
             str(L.table("sweep", "{dataset}")),
             caption="../report/sweep_table.rst",
@@ -24,7 +25,7 @@ rule solve_linear:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "folds", "patch_sizes", "n_components", "linear"),
+        settings=settings("seeds", "groups", "patch_sizes", "n_components", "linear"),
     message:
         "Solving the linear autoencoders: {wildcards.dataset}"
     shell:
@@ -55,7 +56,7 @@ rule check_closed_form:
         ENVIRONMENT
     threads: 1
     params:
-        settings=settings("seeds", "folds", "checks", dataset=CONFIG.checks.dataset),
+        settings=settings("seeds", "groups", "checks", dataset=CONFIG.checks.dataset),
     message:
         "Checking the closed form against gradient descent, PCA and random masks"
     shell:

@@ -11,7 +11,7 @@ rule probe_features:
         code=lambda wildcards: code("spatialmae.stages.probe")
         + code(f"spatialmae.probe.{PROBE_MODULES[wildcards.probe]}"),
     output:
-        str(L.table("probe_{probe}", "{dataset}")),
+        jackknifed("probe_{probe}"),
     log:
         f"{LOGS}/probe_{{probe}}/{{dataset}}.log",
     benchmark:
@@ -22,7 +22,7 @@ rule probe_features:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "folds", "patch_sizes", "n_components", "sigmas"),
+        settings=settings("seeds", "groups", "patch_sizes", "n_components", "sigmas"),
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
     shell:

@@ -60,18 +60,19 @@ def patch_redundancy(
     return R
 
 
-def redundancy_kept(
+def redundancy_share(
     R: Float64[np.ndarray, "d d"],
     held_out: Float64[np.ndarray, "d d"],
     labels: Int64[np.ndarray, " d"],
-    encoder: Float64[np.ndarray, "d k"],
+    directions: Float64[np.ndarray, "d k"],
     n_components: Sequence[int],
 ) -> list[float]:
-    """Share of the within-patch variance read by the first k features that other patches predict (15).
+    """Share of the within-patch variance along the first k directions that other patches predict (15).
 
-    tr(EᵀRE) / tr(EᵀDE) with E an orthonormal basis of the features' span and D = blkdiag_p(held_out).
+    tr(EᵀRE) / tr(EᵀDE) with E an orthonormal basis of the directions' span and D = blkdiag_p(held_out). The rows
+    of a decoder tell what is kept in the reconstruction, the columns of an encoder what is read.
     """
-    E, _ = np.linalg.qr(encoder)
+    E, _ = np.linalg.qr(directions)
     same_patch = labels[:, None] == labels[None, :]
     predicted = np.einsum("dk,dk->k", E, R @ E).cumsum()
     read = np.einsum("dk,dk->k", E, np.where(same_patch, held_out, 0.0) @ E).cumsum()

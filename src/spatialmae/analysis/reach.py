@@ -101,13 +101,13 @@ class ExponentialFit:
     """a · exp(−r/ℓ) fitted to mean |J| at distance r, by least squares of log |J| on r (11).
 
     Attributes:
-        amplitude: a.
-        length: ℓ in px; infinite where influence does not fall with distance.
+        intercept: log a.
+        rate: 1/ℓ in 1/px; negative where influence grows with distance. The length ℓ itself is infinite for a flat map.
         r_squared: of the fit to log |J|.
     """
 
-    amplitude: float
-    length: float
+    intercept: float
+    rate: float
     r_squared: float
 
 
@@ -117,8 +117,7 @@ def exponential_fit(
     """Fit an exponential over 0 ≤ r ≤ ``max_distance`` px, distances with no influence left out."""
     used = (distances <= max_distance) & (mean_abs > 0)
     fit = linregress(distances[used], np.log(mean_abs[used]))
-    length = -1 / fit.slope if fit.slope < 0 else np.inf
-    return ExponentialFit(float(np.exp(fit.intercept)), float(length), float(fit.rvalue**2))
+    return ExponentialFit(float(fit.intercept), -float(fit.slope), float(fit.rvalue**2))
 
 
 def _normalise(weights: Float64[np.ndarray, "pixels outputs"]) -> Float64[np.ndarray, "pixels outputs"]:
@@ -153,14 +152,23 @@ def share_outside(weights: Float64[np.ndarray, "pixels outputs"], geometry: Reac
     return float(np.where(geometry.same_patch, 0.0, _normalise(weights)).sum(axis=0).mean())
 
 
+def _log_outside(geometry: ReachGeometry) -> float:
+    """Entropy outside the patch of uniform weights: the log of the number of pixels there, in nats."""
+    return float(np.log((~geometry.same_patch).sum(axis=0)).mean())
+
+
 def reach_measures(influence: Influence, geometry: ReachGeometry) -> dict[str, float]:
-    """All measures of reach; radii and decay length in px, entropies in nats, shares as fractions."""
+    """All measures of reach: radii in px, the decay's rate in 1/px, entropies in nats, shares as fractions.
+
+    What lies outside a larger patch is less of the image, whatever the weights; the relative measures divide the
+    share, and shift the entropy, by what uniform weights give.
+    """
     absolute, squared = influence.absolute, influence.squared
     height, width = geometry.image_shape[:2]
     fit = exponential_fit(*influence_profile(influence, geometry), max_distance=max(height, width) / 2)
     return {
-        "decay_amplitude": fit.amplitude,
-        "decay_length": fit.length,
+        "decay_intercept": fit.intercept,
+        "decay_rate": fit.rate,
         "decay_r2": fit.r_squared,
         "median_radius": median_radius(absolute, geometry),
         "median_radius_squared": median_radius(squared, geometry),
@@ -169,7 +177,9 @@ def reach_measures(influence: Influence, geometry: ReachGeometry) -> dict[str, f
         "entropy": spatial_entropy(absolute),
         "entropy_inside": spatial_entropy(absolute, geometry.same_patch),
         "entropy_outside": spatial_entropy(absolute, ~geometry.same_patch),
+        "entropy_outside_relative": spatial_entropy(absolute, ~geometry.same_patch) - _log_outside(geometry),
         "share_outside_abs": share_outside(absolute, geometry),
+        "share_outside_relative": share_outside(absolute, geometry) / float((~geometry.same_patch).mean()),
         "share_outside_squared": share_outside(squared, geometry),
     }
 

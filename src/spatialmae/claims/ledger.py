@@ -70,13 +70,12 @@ class Control(Record):
 class Estimand(Record):
     """What is measured: a column of a table, and the arms in the order in which the claim says it rises.
 
-    ``transform`` comes first: log makes differences log-ratios; reciprocal makes rates of lengths, so that a length
-    that is infinite is the rate zero.
+    ``transform`` comes first: log makes differences log-ratios.
     """
 
     table: Text
     value: Text
-    transform: Literal["identity", "log", "reciprocal"] = "identity"
+    transform: Literal["identity", "log"] = "identity"
     where: Selector = {}
     arms: list[Arm] = []
     x: list[Finite] | None = None

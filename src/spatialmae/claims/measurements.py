@@ -40,8 +40,8 @@ def measure(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_
 
     Several rows of one seed and arm are averaged first (e.g. probe seeds on one encoder); for an equality the
     largest error counts instead. Where the table holds seeds from ``verdict_seeds_from`` on, only these are used:
-    exploring seeds never enter a verdict. The logarithm of a value that is not positive, and the
-    reciprocal of zero, are NaN: a failed seed.
+    exploring seeds never enter a verdict. The logarithm of a value that is not positive is
+    NaN: a failed seed.
 
     Raises:
         UserError: the table, one of its columns, or every row of an arm is missing.
@@ -80,11 +80,8 @@ def _with_value(table: pd.DataFrame, estimand: Estimand, path: Path) -> pd.DataF
 
 
 def _transform(value: Float64[np.ndarray, " rows"], transform: str) -> Float64[np.ndarray, " rows"]:
-    missing = np.full_like(value, np.nan)
     if transform == "log":
-        return np.log(value, out=missing, where=value > 0)
-    if transform == "reciprocal":
-        return np.divide(1.0, value, out=missing, where=value != 0)
+        return np.log(value, out=np.full_like(value, np.nan), where=value > 0)
     return value
 
 

@@ -110,30 +110,29 @@ class ImageData:
         """The rows of target ``name`` that belong to ``split``."""
         return self.targets[name][self.splits[split]]
 
-    def fold(self, index: int, n_folds: int, *, rng_seed: int) -> ImageData:
-        """Part ``index`` of ``n_folds`` disjoint parts of the data: an independent replicate.
+    def leave_out(self, group: int, n_groups: int, *, rng_seed: int) -> ImageData:
+        """The data without part ``group`` of ``n_groups`` disjoint parts: a replicate of the jackknife.
 
         Every split is divided. Without ``sources``, images are shuffled (``rng_seed``) and dealt out; with
-        them whole sources are, so that no source is in two folds.
+        them whole sources are, so that no source is in two groups.
 
         Raises:
-            ValueError: ``index`` is not in 0 … n_folds − 1, or there are fewer units than folds.
+            ValueError: ``group`` is not in 0 … n_groups − 1, or there are fewer units than groups.
         """
-        if not 0 <= index < n_folds:
-            raise ValueError(f"fold {index} is not one of 0–{n_folds - 1}")
-        rng = np.random.default_rng(rng_seed)
-        if self.sources is not None:
-            units = rng.permutation(np.unique(self.sources))
-            if len(units) < n_folds:
-                raise ValueError(f"{len(units)} sources cannot fill {n_folds} folds")
-            chosen = np.isin(self.sources, np.array_split(units, n_folds)[index])
-            return replace(self, splits={name: rows[chosen[rows]] for name, rows in self.splits.items()})
+        if not 0 <= group < n_groups:
+            raise ValueError(f"group {group} is not one of 0–{n_groups - 1}")
+        rng, sources = np.random.default_rng(rng_seed), self.sources
+        units = None if sources is None else np.array_split(rng.permutation(np.unique(sources)), n_groups)
         splits: dict[Split, np.ndarray] = {}
         for name in SPLITS:
             rows = self.splits[name]
-            if len(rows) < n_folds:
-                raise ValueError(f"{len(rows)} {name} images cannot fill {n_folds} folds")
-            splits[name] = np.array_split(rng.permutation(rows), n_folds)[index]
+            if units is None or sources is None:
+                left_out = np.isin(rows, np.array_split(rng.permutation(rows), n_groups)[group])
+            else:
+                left_out = np.isin(sources[rows], units[group])
+            if not left_out.any():
+                raise ValueError(f"{name}: too few images or sources for {n_groups} groups")
+            splits[name] = rows[~left_out]
         return replace(self, splits=splits)
 
     def save(self, path: Path | str) -> None:

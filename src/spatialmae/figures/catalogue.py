@@ -42,7 +42,7 @@ class DrawnFigure:
         return self.kind.caption.format(dataset=self.dataset)
 
 
-_FOLDS = "Points are folds, the bar is the mean with its two-sided 95 % t interval over folds."
+_UNITS = "Points are jackknife pseudo-values of groups of images, bars their mean and two-sided 95 % t interval."
 
 CATALOGUE = (
     FigureKind(
@@ -63,42 +63,42 @@ CATALOGUE = (
         "reach_radii",
         "reach",
         "reach",
-        "Does influence reach farther with a higher masking ratio? Radii of |J| and J² against the ratio, by patch size; "
-        f"the dotted line is the ceiling that the image's size sets ({{dataset}}; claims A5, A6). {_FOLDS}",
+        "Does influence reach farther with a higher masking ratio? Radii of |J| and J² against the ratio, by patch "
+        f"size; the dotted line is the ceiling that the image's size sets ({{dataset}}; claims A5, A6). {_UNITS}",
     ),
     FigureKind(
         "reach_decay",
         "reach",
         "jacobian",
         "How does influence decay with distance? Mean |J| over pixel pairs, with exponential fits over half the "
-        f"image's side ({{dataset}}; claims A4). {_FOLDS}",
+        f"image's side ({{dataset}}; claims A4). {_UNITS}",
     ),
     FigureKind(
         "reach_spread",
         "reach",
         "reach",
-        "What does a larger patch do? Spatial entropy, and the share of influence from outside the output's patch, with "
-        f"their ceilings ({{dataset}}; claims A6). {_FOLDS}",
+        "What does a larger patch do? Spatial entropy, and the share of influence from outside the output's patch, "
+        f"with their ceilings ({{dataset}}; claims A6). {_UNITS}",
     ),
     FigureKind(
         "reach_rank",
         "reach",
         "reach",
-        f"Radii of influence against the rank k ({{dataset}}; how far the choice of k matters). {_FOLDS}",
+        f"Radii of influence against the rank k ({{dataset}}; how far the choice of k matters). {_UNITS}",
     ),
     FigureKind(
         "redundancy",
         "features",
         "features",
         "What do features keep? Variance against redundancy across patches, the line following the masking ratio "
-        f"({{dataset}}; claims A2). {_FOLDS}",
+        f"({{dataset}}; claims A2). {_UNITS}",
     ),
     FigureKind(
         "gallery",
         "features",
         "features",
-        "Leading encoder columns and decoder rows of one fold ({dataset}); each tile on its own scale, red and blue of "
-        "opposite sign.",
+        "Leading encoder columns and decoder rows from all training images ({dataset}); each tile on its own "
+        "scale, red and blue of opposite sign.",
     ),
     FigureKind(
         "edge_ratio_1d",
@@ -118,34 +118,34 @@ CATALOGUE = (
         "probe_gabor",
         "probes",
         "probe_gabor",
-        f"R² of predicting Gabor responses from k features, against the filter's width ({{dataset}}; claims A7). {_FOLDS}",
+        f"R² of predicting Gabor responses from k features, by width of the filter ({{dataset}}; claims A7). {_UNITS}",
     ),
     FigureKind(
         "probe_depth",
         "probes",
         "probe_depth",
-        f"R² of predicting depth from k features ({{dataset}}; claims A8). {_FOLDS}",
+        f"R² of predicting depth from k features ({{dataset}}; claims A8). {_UNITS}",
     ),
     FigureKind(
         "probe_class",
         "probes",
         "probe_class",
-        f"Accuracy of a ridge classifier on k features ({{dataset}}; no claim of the papers). {_FOLDS}",
+        f"Accuracy of a ridge classifier on k features ({{dataset}}; no claim of the papers). {_UNITS}",
     ),
     FigureKind(
         "sweep",
         "sweep",
         "sweep",
-        f"Expected loss of the best linear MAE, as a fraction of the variance ({{dataset}}). {_FOLDS}",
+        f"Expected loss of the best linear MAE, as a fraction of the variance ({{dataset}}). {_UNITS}",
     ),
     FigureKind(
         "correlation",
         "statistics",
         None,
-        f"Correlation between pixels against their distance; the correlation length is where it crosses 1/e. {_FOLDS}",
+        f"Correlation between pixels against their distance; the correlation length is where it crosses 1/e. {_UNITS}",
     ),
-    FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_FOLDS}"),
-    FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_FOLDS}"),
+    FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_UNITS}"),
+    FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}"),
 )
 
 NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))

@@ -14,7 +14,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from skimage.color import rgb2gray
 
-from spatialmae.errors import UserError
 from spatialmae.figures import theme
 
 
@@ -55,17 +54,9 @@ def _draw_path(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(path["redundancy"], path["variance_kept"], color=theme.GREY, linewidth=0.7, zorder=1)
 
 
-def first_fold(artifacts: Path | str, dataset: str) -> Path:
-    """The artifact with the encoders and decoders of the data set's first fold, ``linear/<dataset>/seed<n>``.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = Path(artifacts) / "linear" / dataset
-    found = sorted(folder.glob("seed*.safetensors"), key=lambda path: int(path.stem.removeprefix("seed")))
-    if not found:
-        raise UserError(folder, "no encoders found", "run the stage that makes them, e.g. `snakemake`")
-    return found[0]
+def whole_solutions(artifacts: Path | str, dataset: str) -> Path:
+    """The artifact with the encoders and decoders from all images of a data set."""
+    return Path(artifacts) / "linear" / dataset / "all.safetensors"
 
 
 def gallery_rows(
@@ -127,7 +118,7 @@ def gallery(
     grid[0, shown + 1].set_title("decoder rows", loc="left", fontsize=8)
     weights = "luminance of the weights" if next(iter(rows.values()))[0].shape[-1] == 3 else "weights"
     scale = f"{weights}, red above and blue below zero, each tile on its own scale"
-    theme.note(figure, f"{dataset}, n = 1 fold, the leading {shown} components", scale)
+    theme.note(figure, f"{dataset}, from all training images, the leading {shown} components", scale)
     return figure
 
 

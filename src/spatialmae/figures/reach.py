@@ -29,7 +29,7 @@ def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
     Args:
         jacobian: ``jacobian``: seed, method, noise_std, mask_ratio, patch_size, n_components, distance (px),
             mean_abs (mean |J| over pixel pairs at that distance).
-        reach: ``reach``: the same keys, decay_amplitude a and decay_length ℓ (px) of the fit a·exp(−r/ℓ).
+        reach: ``reach``: the same keys, decay_intercept log a and decay_rate 1/ℓ (1/px) of the fit a·exp(−r/ℓ).
         dataset: name of the data set.
     """
     rank = jacobian["n_components"].max()
@@ -128,14 +128,10 @@ def rank_dependence(table: pd.DataFrame, dataset: str) -> Figure:
 
 
 def _draw_fits(axes: Axes, grid: pd.DataFrame, reach: pd.DataFrame) -> None:
-    """The curves a·exp(−r/ℓ), with log a and 1/ℓ averaged over seeds: the fit is linear in both.
-
-    An infinite ℓ (no decay) counts as rate zero.
-    """
-    rates = reach.assign(rate=1 / reach["decay_length"], log_amplitude=np.log(reach["decay_amplitude"]))
-    fits = rates.groupby(_KEYS, as_index=False)[["rate", "log_amplitude"]].mean()
+    """The curves exp(log a − r/ℓ), with log a and 1/ℓ averaged over seeds: the fit is linear in both."""
+    fits = reach.groupby(_KEYS, as_index=False)[["decay_rate", "decay_intercept"]].mean()
     for _, style, points in theme.iterate_methods(grid.merge(fits, on=_KEYS)):
-        curve = np.exp(points["log_amplitude"] - points["distance"] * points["rate"])
+        curve = np.exp(points["decay_intercept"] - points["distance"] * points["decay_rate"])
         axes.plot(points["distance"], curve, color=style.color, linestyle=":", linewidth=0.9)
 
 

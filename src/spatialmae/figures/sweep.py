@@ -57,7 +57,7 @@ def closed_form_errors(table: pd.DataFrame, dataset: str) -> Figure:
     axis.set_yticks(range(len(checks)), [name.replace("_", " ") for name in checks])
     theme.label_outer(axes, "relative error", "compared with")
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, f"n = {shown['seed'].nunique()} folds (points: folds, markers: the largest)", _FLOOR)
+    theme.note(figure, dataset, f"n = {shown['seed'].nunique()} parts of the data (markers: the largest)", _FLOOR)
     return figure
 
 

@@ -178,13 +178,16 @@ def note(figure: Figure, *facts: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=7, color="0.3")
 
 
-def state_n(table: pd.DataFrame, by: Sequence[str], value: str, *, unit: str = "fold", interval: str = "bars") -> str:
+def state_n(table: pd.DataFrame, by: Sequence[str], value: str, *, unit: str = "group", interval: str = "bars") -> str:
     """The number of seeds behind each mean, and what the marks are, for :func:`note`."""
     counts = table[table[value].notna()].groupby(list(by))["seed"].nunique()
     low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
     number = f"{low}" if low == high else f"{low}–{high}"
     plural = unit if high == 1 else f"{unit}s"
-    marks = "no interval" if high <= 1 else f"points: {plural}, {interval}: 95 % t interval"
+    if unit == "group":
+        plural = f"{plural} of images left out"
+    points = "jackknife pseudo-values" if unit == "group" else plural
+    marks = "no interval" if high <= 1 else f"points: {points}, {interval}: 95 % t interval"
     return f"n = {number} {plural} ({marks})"
 
 

@@ -230,8 +230,7 @@ class LinearMAE(_LinearAutoencoder):
         raise ValueError(f"masking={self.masking!r} must be 'bernoulli' or 'fixed'")
 
     def _patch_labels(self, n_features: int) -> Int64[np.ndarray, " d"]:
-        shape = None if self.image_shape is None else tuple(self.image_shape)
-        return patch_labels(n_features, self.patch_size, shape)
+        return patch_labels(n_features, self.patch_size, self.image_shape)
 
 
 class LinearDAE(_LinearAutoencoder):

@@ -31,10 +31,10 @@ def chance_accuracy(train: Int64[np.ndarray, " n_train"], test: Int64[np.ndarray
 
 
 class ClassProbe:
-    """The class labels of one fold; :meth:`rows` probes the code of one encoder.
+    """The class labels of one data set; :meth:`rows` probes the code of one encoder.
 
     Args:
-        data: one fold.
+        data: a data set.
         targets: names of int64 targets; None: all of them.
         alphas: penalties to choose from on the validation split.
     """

@@ -35,7 +35,7 @@ def pooled_depth(depth: Float[np.ndarray, "n h w"], grid: int = GRID) -> Float64
 
 
 class DepthProbe:
-    """The pooled depth of one fold; :meth:`rows` probes the code of one encoder.
+    """The pooled depth of one data set; :meth:`rows` probes the code of one encoder.
 
     Images with a cell without measured depth are left out of all splits.
     """

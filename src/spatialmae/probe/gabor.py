@@ -101,7 +101,7 @@ def gabor_targets(
 
 
 class GaborProbe:
-    """The Gabor responses of one fold at every σ; :meth:`rows` probes the code of one encoder."""
+    """The Gabor responses of one data set at every σ; :meth:`rows` probes the code of one encoder."""
 
     def __init__(self, data: ImageData, sigmas: Sequence[float], alphas: Sequence[float] = ALPHAS) -> None:
         self.alphas = alphas

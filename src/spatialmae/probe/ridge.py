@@ -117,7 +117,7 @@ class LinearCode:
 
 
 def split_features(data: ImageData) -> dict[Split, np.ndarray]:
-    """The flattened images of every split; make it once for a fold, for all its encoders."""
+    """The flattened images of every split; make it once for a data set, for all its encoders."""
     return {split: data.features(split) for split in SPLITS}
 
 

@@ -18,10 +18,10 @@ from spatialmae.figures.catalogue import DrawnFigure
 # What a reader should see first: where a paper is contradicted, then where its effect is absent.
 VERDICTS = ("CONTRADICTED", "NULL", "INVALID", "INCONCLUSIVE", "REPLICATED", "SUGGESTIVE")
 PAPERS = {
-    "A": "Bisulco et al., ICCV 2025: masked autoencoders learn spatial correlations; masking ratio and patch size select "
-    "how far they reach.",
-    "B": "Kong et al., CVPR 2023: masked reconstruction identifies latents of a hierarchy; masking ratio and patch size "
-    "select their level.",
+    "A": "Bisulco et al., ICCV 2025: masked autoencoders learn spatial correlations; masking ratio and patch size "
+    "select how far they reach.",
+    "B": "Kong et al., CVPR 2023: masked reconstruction identifies latents of a hierarchy; masking ratio and patch "
+    "size select their level.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Stage ``checks``: the closed form against gradient descent, PCA and random masks, for every fold."""
+"""Stage ``checks``: the closed form against gradient descent, PCA and random masks, for every replicate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spatialmae.artifacts import write_table
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.linear.checks import check_gradient_descent, check_monte_carlo, check_pca
-from spatialmae.stages.folds import fold_moments, iterate_folds
+from spatialmae.stages.replicates import moments_of, replicates
 
 
 def run(config: Config) -> None:
@@ -16,8 +16,8 @@ def run(config: Config) -> None:
     settings = config.checks
     m, p, wrong, k = settings.mask_ratio, settings.patch_size, settings.wrong_patch_size, settings.n_components
     rows = []
-    for seed, fold in iterate_folds(config, settings.dataset):
-        X, S, shape = fold.features("train"), fold_moments(fold).covariance, fold.image_shape
+    for seed, data in replicates(config, settings.dataset, whole=False):
+        X, S, shape = data.features("train"), moments_of(data).covariance, data.image_shape
         checks = {
             "gradient_descent": check_gradient_descent(S, shape, m, p, wrong, k, seed),
             "pca": check_pca(X, shape, m, p, k),

@@ -72,9 +72,7 @@ def _measure(
                 energy = patch_energy(weights, (height, width), patch_size)
                 keys = {**row, "mask_ratio": mask_ratio, "n_components": k, "matrix": matrix}
                 ratios.append(keys | {"edge_centre_ratio": edge_centre_ratio(energy)})
-                profiles += [
-                    keys | {"position": position, "energy": value} for position, value in _profile(energy)
-                ]
+                profiles += [keys | {"position": position, "energy": value} for position, value in _profile(energy)]
 
 
 def _profile(energy: Float64[np.ndarray, "ph pw"]) -> list[tuple[int, float]]:

@@ -1,4 +1,4 @@
-"""Stage ``linear``: closed forms of AE, DAE and MAE over masking ratios, patch sizes and ranks, for every fold."""
+"""Stage ``linear``: closed forms of AE, DAE and MAE over masking ratios, patch sizes and ranks, for every replicate."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from spatialmae.artifacts import write_table, write_tensors
+from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config
 from spatialmae.geometry import patch_labels
 from spatialmae.layout import Layout
 from spatialmae.linear.closed_form import Solution, solve
 from spatialmae.linear.objective import Corruption
 from spatialmae.linear.sweep import Sweep
-from spatialmae.stages.folds import fold_moments, iterate_folds
+from spatialmae.stages.replicates import moments_of, replicates, solution_file, write_replicates
 
 FULL_RANK = -1
 
 
 def run(config: Config, dataset: str) -> None:
-    """Write ``linear/<dataset>/seed<seed>.safetensors`` for every seed, and ``tables/sweep/<dataset>.csv``."""
+    """Write ``linear/<dataset>/`` (a file for each replicate) and ``tables/sweep/<dataset>.csv``."""
     rows: list[dict[str, Any]] = []
-    for seed, fold in iterate_folds(config, dataset):
-        moments = fold_moments(fold)
+    for seed, data in replicates(config, dataset):
+        moments = moments_of(data)
         tensors: dict[str, np.ndarray] = {"mean": moments.mean}
         solutions: dict[str, dict[str, Any]] = {}
         S = moments.covariance
         for name, keys, solution in _baselines(config, dataset, S):
             _keep(tensors, solutions, name, keys, solution)
         for patch_size in config.datasets[dataset].patch_sizes:
-            labels = patch_labels(len(S), patch_size, fold.image_shape)
+            labels = patch_labels(len(S), patch_size, data.image_shape)
             for name, keys, solution, full_loss in _masked(config, dataset, S, labels, patch_size):
                 _keep(tensors, solutions, name, keys, solution)
                 rows += _losses(config, dataset, {"seed": seed, **keys}, solution, full_loss)
-        metadata = {"image_shape": list(fold.image_shape), "n_train": moments.n_samples, "solutions": solutions}
-        write_tensors(Layout.of(config).linear(dataset) / f"seed{seed}.safetensors", tensors, metadata)
-    write_table(Layout.of(config).table("sweep", dataset), pd.DataFrame(rows))
+        metadata = {"image_shape": list(data.image_shape), "n_train": moments.n_samples, "solutions": solutions}
+        write_tensors(Layout.of(config).linear(dataset) / solution_file(seed), tensors, metadata)
+    write_replicates(config, "sweep", dataset, pd.DataFrame(rows), ["loss", "loss_fraction"])
 
 
 def _baselines(config: Config, dataset: str, S: Float64[np.ndarray, "d d"]) -> list[tuple[str, dict, Solution]]:
@@ -73,7 +73,9 @@ def _masked(
     return results
 
 
-def _keep(tensors: dict[str, np.ndarray], solutions: dict[str, dict], name: str, keys: dict, solution: Solution) -> None:
+def _keep(
+    tensors: dict[str, np.ndarray], solutions: dict[str, dict], name: str, keys: dict, solution: Solution
+) -> None:
     """Add a solution to the artifact, in float32: analyses need no more digits."""
     tensors[f"{name}/encoder"] = solution.encoder.astype(np.float32)
     tensors[f"{name}/decoder"] = solution.decoder.astype(np.float32)

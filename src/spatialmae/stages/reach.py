@@ -1,36 +1,33 @@
-"""Stage ``reach``: how far the Jacobian A B of every linear autoencoder reaches, for every fold."""
+"""Stage ``reach``: how far the Jacobian A B of every linear autoencoder reaches, for every replicate."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from spatialmae.analysis.reach import Influence, ReachGeometry, influence_profile, reach_measures, uniform_measures
-from spatialmae.artifacts import write_table
 from spatialmae.config import Config
-from spatialmae.layout import Layout
-from spatialmae.stages.folds import iterate_folds, linear_solutions
+from spatialmae.stages.replicates import KEYS, linear_solutions, replicates, write_replicates
 
 
 def run(config: Config, dataset: str) -> None:
     """Write ``tables/reach/<dataset>.csv`` and the profiles ``tables/jacobian/<dataset>.csv``."""
     measures, profiles = [], []
-    patch_sizes = config.datasets[dataset].patch_sizes
-    shape = config.datasets[dataset].source.shape
-    geometries = {patch_size: ReachGeometry.of(shape, patch_size) for patch_size in patch_sizes}
-    ceilings = {patch_size: uniform_measures(geometry) for patch_size, geometry in geometries.items()}
-    for seed, _ in iterate_folds(config, dataset):
+    settings = config.datasets[dataset]
+    geometries = {size: ReachGeometry.of(settings.source.shape, size) for size in settings.patch_sizes}
+    for seed, _ in replicates(config, dataset):
         _, solutions = linear_solutions(config, dataset, seed)
         for keys, encoder, decoder in solutions:
             # AE and DAE know no patches: the same map is measured against each patch size.
-            evaluated = [keys["patch_size"]] if keys["patch_size"] else patch_sizes
-            for k in config.datasets[dataset].n_components:
+            evaluated: list[int] = [keys["patch_size"]] if keys["patch_size"] else settings.patch_sizes
+            for k in settings.n_components:
                 influence = Influence.of_linear(encoder[:, :k], decoder[:k], geometries[evaluated[0]])
                 for patch_size in evaluated:
                     row = {"seed": seed, **keys, "patch_size": patch_size, "n_components": k}
-                    geometry = geometries[patch_size]
-                    measures.append(row | reach_measures(influence, geometry) | ceilings[patch_size])
-                    distances, mean_abs = influence_profile(influence, geometry)
+                    measures.append(row | reach_measures(influence, geometries[patch_size]))
+                    distances, mean_abs = influence_profile(influence, geometries[patch_size])
                     profiles.append(pd.DataFrame({**row, "distance": distances, "mean_abs": mean_abs}))
-    layout = Layout.of(config)
-    write_table(layout.table("reach", dataset), pd.DataFrame(measures))
-    write_table(layout.table("jacobian", dataset), pd.concat(profiles))
+    table = pd.DataFrame(measures)
+    ceilings = pd.DataFrame([{"patch_size": size, **uniform_measures(g)} for size, g in geometries.items()])
+    estimates = [name for name in table.columns if name not in ("seed", *KEYS)]
+    write_replicates(config, "reach", dataset, table.merge(ceilings, on="patch_size"), estimates)
+    write_replicates(config, "jacobian", dataset, pd.concat(profiles), ["mean_abs"])
