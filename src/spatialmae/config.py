@@ -172,9 +172,11 @@ class Ising(_Strict):
     def _fits(self) -> Ising:
         for patch_size in self.patch_sizes:
             if self.length % patch_size or self.length // patch_size < 3:
-                raise ValueError(f"patch_sizes: {patch_size} must cut length={self.length} into 3 patches or more")
+                raise ValueError(
+                    f"patch_sizes: {patch_size} does not cut length={self.length} into 3 patches or more; lower it"
+                )
         if self.lattice_size % self.lattice_patch_size or self.lattice_size // self.lattice_patch_size < 3:
-            raise ValueError("lattice_patch_size: it must cut lattice_size into 3 patches a side or more")
+            raise ValueError("lattice_patch_size: it does not cut lattice_size into 3 patches a side or more; lower it")
         return self
 
 
@@ -223,10 +225,9 @@ def parse_config(values: Any, where: object) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # A discriminated union puts its tag into the location, which is no field of the file.
-        kinds = {"leaves", "digits", "photos", "textures", "depth", "cifar10", "folder"}
-        location = [str(part) for i, part in enumerate(first["loc"]) if not (i and part in kinds)]
-        field = ".".join(location) or "configuration"
+        # The discriminated union puts its tag after "source", which is no field of the file.
+        before = (None, *first["loc"])
+        field = ".".join(str(part) for i, part in enumerate(first["loc"]) if before[i] != "source") or "configuration"
         problem, mend = _explain(first)
         raise UserError(where, f"{field}: {problem}", mend) from None
 
@@ -239,6 +240,8 @@ def _explain(error: Any) -> tuple[str, str]:
     if error["type"] == "value_error":
         problem, _, mend = str(error["ctx"]["error"]).partition("; ")
         return problem, mend
+    if error["type"] == "union_tag_invalid":
+        return f"unknown kind {error['ctx']['tag']!r}", f"use one of {error['ctx']['expected_tags']}"
     return f"{error['msg']}, got {error['input']!r}", "change it (docs/configuration.md gives type and range)"
 
 

@@ -114,8 +114,13 @@ class ExponentialFit:
 def exponential_fit(
     distances: Float64[np.ndarray, " r"], mean_abs: Float64[np.ndarray, " r"], max_distance: float
 ) -> ExponentialFit:
-    """Fit an exponential over 0 ≤ r ≤ ``max_distance`` px, distances with no influence left out."""
+    """Fit an exponential over 0 ≤ r ≤ ``max_distance`` px, distances with no influence left out.
+
+    Fewer than two distances with influence have no rate: NaN.
+    """
     used = (distances <= max_distance) & (mean_abs > 0)
+    if used.sum() < 2:
+        return ExponentialFit(np.nan, np.nan, np.nan)
     fit = linregress(distances[used], np.log(mean_abs[used]))
     return ExponentialFit(float(fit.intercept), -float(fit.slope), float(fit.rvalue**2))
 

@@ -126,12 +126,12 @@ class ImageData:
         splits: dict[Split, np.ndarray] = {}
         for name in SPLITS:
             rows = self.splits[name]
+            if len(rows if units is None else units[-1]) < (n_groups if units is None else 1):
+                raise ValueError(f"{name}: too few images or sources for {n_groups} groups")
             if units is None or sources is None:
                 left_out = np.isin(rows, np.array_split(rng.permutation(rows), n_groups)[group])
             else:
                 left_out = np.isin(sources[rows], units[group])
-            if not left_out.any():
-                raise ValueError(f"{name}: too few images or sources for {n_groups} groups")
             splits[name] = rows[~left_out]
         return replace(self, splits=splits)
 

@@ -1,0 +1,142 @@
+"""Configurations are valid, refuse what is wrong in one line, and hold every cell that the ledger asks for."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spatialmae.claims.ledger import Difference, load_ledger
+from spatialmae.config import load_config, parse_config
+from spatialmae.config_docs import configuration_page
+from spatialmae.errors import UserError
+from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, datasets_with, drawn_figures
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture
+def values():
+    return yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path):
+    config = load_config(path)
+    assert parse_config(config.model_dump(mode="json"), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("nmae",), "x", "nmae: unknown key; remove it"),
+        (("name",), "a b", "name: String should match"),
+        (("linear", "mask_ratios"), [0.5, 1.0], "linear.mask_ratios.1: Input should be less than 1, got 1.0"),
+        (("linear", "mask_ratios"), [], "linear.mask_ratios"),
+        (("linear", "noise_std"), "0.2", "linear.noise_std: Input should be a valid number"),
+        (("linear", "masking"), "random", "linear.masking: Input should be 'bernoulli' or 'fixed'"),
+        (("datasets", "leaves", "patch_sizes"), [3], "patch_sizes: 3 does not tile 16×16 px; use a divisor"),
+        (("datasets", "leaves", "n_components"), [999], "at most 768 features exist"),
+        (("datasets", "leaves", "sigmas"), [9.0], "sigmas: a Gabor filter needs"),
+        (("datasets", "leaves", "source", "image_sise"), 16, "datasets.leaves.source.image_sise: unknown key"),
+        (("datasets", "leaves", "source", "kind"), "leafs", "datasets.leaves.source"),
+        (("datasets", "digits", "analyses"), ["depth"], "only leaves and depth images come with depth"),
+        (("datasets", "digits", "groups"), 1, "datasets.digits.groups"),
+        (("seeds", "first"), 50, "seeds.first: Input should be a multiple of 100"),
+        (("checks", "dataset"), "photos", "checks.dataset: 'photos' is not among datasets"),
+        (("ising", "patch_sizes"), [16], "16 does not cut length=32 into 3 patches or more; lower it"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line_with_field_and_mend(values, where, value, message):
+    target = values
+    for key in where[:-1]:
+        target = target[key]
+    target[where[-1]] = value
+    with pytest.raises(UserError) as error:
+        parse_config(values, "my.yaml")
+    text = str(error.value)
+    assert text.startswith("my.yaml: ")
+    assert message in text
+    assert "\n" not in text
+    assert "; " in text
+
+
+def test_missing_field_is_named(values):
+    del values["linear"]["mask_ratios"]
+    with pytest.raises(UserError, match=r"linear.mask_ratios: missing; add it"):
+        parse_config(values, "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [1", "not valid YAML at line"), ("", "configuration: "), ("- 1", "configuration: ")]
+)
+def test_unreadable_files_are_said_so(tmp_path, content, message):
+    path = tmp_path / "my.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_config(path)
+    with pytest.raises(UserError, match="configuration not found"):
+        load_config(tmp_path / "no.yaml")
+
+
+def test_documentation_is_that_of_the_model():
+    assert (ROOT / "docs" / "configuration.md").read_text() == configuration_page()
+
+
+def test_seeds_follow_groups(values):
+    config = parse_config(values, "my.yaml")
+    assert config.dataset_seeds("leaves") == [0, 1]
+    values["seeds"]["first"] = 300
+    assert parse_config(values, "my.yaml").dataset_seeds("leaves") == [300, 301]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_ledger_asks_only_for_cells_that_the_configuration_has(path):
+    config = load_config(path)
+    for claim in load_ledger(ROOT / "claims.yaml").claims:
+        plan = claim.tests.get(config.name)
+        if plan is None:
+            continue
+        assert plan.dataset in datasets_with(config, claim.estimand.table), claim.id
+        arms = claim.arms_of(plan) or [{}]
+        cells = [side for arm in arms for side in ([arm.plus, arm.minus] if isinstance(arm, Difference) else [arm])]
+        for cell in cells:
+            wanted = {**claim.estimand.where, **plan.where, **cell}
+            assert available(config, plan.dataset, claim.estimand.table, wanted), (claim.id, wanted)
+
+
+def available(config, dataset, table, wanted):
+    """Whether the configuration makes a cell with these keys."""
+    wanted = deepcopy(dict(wanted))
+    if table == "theory":
+        return wanted.pop("check") in ("gradient_descent", "pca", "monte_carlo")
+    if table == "ising":
+        grids = {
+            "coupling": config.ising.couplings,
+            "patch_size": config.ising.patch_sizes,
+            "n_components": config.ising.n_components,
+            "mask_ratio": [0.0, *config.linear.mask_ratios],
+        }
+    else:
+        settings = config.datasets[dataset]
+        grids = {
+            "patch_size": settings.patch_sizes,
+            "n_components": settings.n_components,
+            "sigma": settings.sigmas,
+            "mask_ratio": config.linear.mask_ratios,
+            "noise_std": [config.linear.noise_std],
+        }
+    return all(wanted[key] in grid for key, grid in grids.items() if key in wanted)
+
+
+def test_every_tested_claim_names_a_figure_that_is_drawn():
+    names = {kind.name for kind in CATALOGUE} | {"edge_ratio"}
+    for claim in load_ledger(ROOT / "claims.yaml").claims:
+        assert not claim.tests or claim.figure in names, claim.id
+
+
+def test_every_notebook_is_in_the_catalogue():
+    assert set(NOTEBOOKS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    stems = [figure.stem for figure in drawn_figures(load_config(CONFIGS[0]))]
+    assert len(stems) == len(set(stems))

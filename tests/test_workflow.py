@@ -1,0 +1,117 @@
+"""The whole workflow: a clean checkout runs config/smoke.yaml, and reruns exactly what depends on an edit."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The files git tracks (and new ones it does not ignore) in an empty folder, results outside it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    # The copy's package, not the installed one, is what its edits must reach.
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+    command = [str(BIN / "snakemake"), "--cores", "2", "--configfile", "config/smoke.yaml", *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def planned(folder: Path) -> set[str]:
+    """Names of the rules that would run."""
+    text = snakemake(folder, "--dry-run", "--quiet", "rules")
+    return set(re.findall(r"^(\w+) +\d+$", text, flags=re.MULTILINE)) - {"total", "all"}
+
+
+@pytest.fixture(scope="module")
+def finished(checkout):
+    snakemake(checkout)
+    return checkout
+
+
+@pytest.mark.workflow
+def test_a_run_leaves_everything_a_reader_needs(finished):
+    results = finished / "results" / "smoke"
+    claims = pd.read_csv(results / "claims.csv", keep_default_na=False)
+    assert {*(f"A{i}" for i in range(1, 16)), *(f"B{i}" for i in range(1, 12))} <= {
+        claim.split(".")[0] for claim in claims["id"]
+    }
+    assert claims["verdict"].str.match(r"SUGGESTIVE|NOT_TESTED").all()
+    provenance = json.loads((results / "provenance.json").read_text())
+    assert provenance["data"]["leaves"]
+    assert (results / "report.html").stat().st_size > 100_000
+    assert {path.suffix for path in (results / "figures").iterdir()} == {".svg", ".png"}
+    assert {path.stem for path in (results / "notebooks").glob("*.html")} == {
+        path.stem for path in (finished / "notebooks").glob("*.ipynb")
+    }
+
+
+@pytest.mark.workflow
+def test_a_second_run_has_nothing_to_do_in_seconds(finished):
+    start = time.monotonic()
+    assert planned(finished) == set()
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("module", "reruns"),
+    [
+        ("figures/reach.py", {"draw_reach", "write_report"}),
+        ("data/cifar10.py", set()),
+        ("claims/rules.py", {"judge_claims", "draw_claims", "write_report"}),
+        ("analysis/reach.py", {"measure_reach", "draw_reach", "judge_claims", "draw_claims", "write_report"}),
+    ],
+)
+def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, reruns):
+    path = finished / "src" / "spatialmae" / module
+    before = path.read_bytes()
+    path.write_bytes(before + b"\nEDITED = True\n")
+    try:
+        assert planned(finished) == reruns
+    finally:
+        path.write_bytes(before)
+    assert planned(finished) == set()
+
+
+@pytest.mark.workflow
+def test_a_wrong_configuration_is_one_clear_line(checkout):
+    (checkout / "wrong.yaml").write_text(
+        (checkout / "config" / "smoke.yaml").read_text().replace("masking:", "maskin:")
+    )
+    command = [str(BIN / "snakemake"), "--cores", "1", "--configfile", "wrong.yaml", "--dry-run"]
+    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "linear.maskin: unknown key; remove it" in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.workflow
+def test_snakemakes_own_report_is_built(finished):
+    snakemake(finished, "--report", "report.html")
+    assert (finished / "report.html").stat().st_size > 100_000
