@@ -18,7 +18,7 @@ rule measure_statistics:
     message:
         "Measuring spatial statistics: {wildcards.dataset}"
     shell:
-        RUN + " statistics {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae statistics {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
 rule measure_features:
@@ -41,7 +41,7 @@ rule measure_features:
     message:
         "Measuring variance and redundancy kept: {wildcards.dataset}"
     shell:
-        RUN + " features {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae features {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
 rule measure_reach:
@@ -64,7 +64,7 @@ rule measure_reach:
     message:
         "Measuring the reach of the linear Jacobians: {wildcards.dataset}"
     shell:
-        RUN + " reach {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae reach {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
 rule measure_ising:
@@ -86,7 +86,7 @@ rule measure_ising:
     message:
         "Measuring where weights lie on Ising data"
     shell:
-        RUN + " ising --config {input.config} > {log} 2>&1"
+        "python -m spatialmae ising --config {input.config} > {log} 2>&1"
 
 
 rule analysis:

@@ -33,7 +33,7 @@ rule judge_claims:
     message:
         "Judging the claims"
     shell:
-        RUN + " claims --config {input.config} > {log} 2>&1"
+        "python -m spatialmae claims --config {input.config} > {log} 2>&1"
 
 
 rule claims:

@@ -1,4 +1,4 @@
-# What the rules share: the validated configuration, its layout on disk, and the code that a rule depends on.
+# What the rules share: the validated configuration, its layout on disk, and the code that each depends on.
 import ast
 import importlib.util
 import json
@@ -10,12 +10,11 @@ from snakemake.exceptions import WorkflowError
 
 from spatialmae.config import parse_config
 from spatialmae.errors import UserError
+from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
 from spatialmae.layout import Layout
 
 try:
-    CONFIG = parse_config(
-        config, " + ".join(map(str, workflow.configfiles)) or "--config"
-    )
+    CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -23,7 +22,6 @@ L = Layout.of(CONFIG)
 DATASETS = list(CONFIG.datasets)
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
-RUN = "python -m spatialmae"
 
 # Jobs run in the interpreter that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
@@ -36,14 +34,10 @@ wildcard_constraints:
 
 def having(*analyses):
     """Data sets on which one of these analyses runs."""
-    return [
-        name
-        for name, dataset in CONFIG.datasets.items()
-        if set(analyses) & set(dataset.analyses)
-    ]
+    return [name for name, dataset in CONFIG.datasets.items() if set(analyses) & set(dataset.analyses)]
 
 
-# The settings reach a rule as params and the paths as outputs: edits of these modules need rerun nothing.
+# The settings reach jobs as params and the paths as outputs, so edits of these modules need rerun nothing.
 NOT_CODE = {"spatialmae.config", "spatialmae.layout", "spatialmae.errors"}
 
 
@@ -57,15 +51,9 @@ def code(name, seen=None):
     files = [os.path.relpath(spec.origin)]
     for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] + [
-                f"{node.module}.{alias.name}" for alias in node.names
-            ]
+            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
         else:
-            names = (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else []
-            )
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for imported in names:
             if imported.startswith("spatialmae.") and is_module(imported):
                 files += code(imported, seen)
@@ -81,14 +69,11 @@ def is_module(name):
 
 
 def settings(*sections, dataset=None):
-    """The parts of the configuration, a data set's own first, that a rule depends on: a change reruns the rule."""
+    """The parts of the configuration, a data set's own first, whose change reruns a job."""
 
     def of(wildcards):
         own = CONFIG.datasets.get(dataset or getattr(wildcards, "dataset", None))
-        parts = {
-            name: getattr(own if hasattr(own, name) else CONFIG, name)
-            for name in sections
-        }
+        parts = {name: getattr(own if hasattr(own, name) else CONFIG, name) for name in sections}
         return json.dumps(to_jsonable_python(parts), sort_keys=True)
 
     return of
@@ -104,19 +89,34 @@ def threads_of(wildcards):
     return CONFIG.datasets[wildcards.dataset].threads
 
 
-rule resolve_config:
-    output:
-        str(L.config),
-    log:
-        f"{LOGS}/resolve_config.log",
-    benchmark:
-        f"{BENCHMARKS}/resolve_config.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    params:
-        settings=CONFIG.model_dump_json(),
-    message:
-        "Writing the resolved configuration"
-    shell:
-        RUN + " resolve --settings {params.settings:q} > {log} 2>&1"
+def data_code(wildcards):
+    """Code of a data set: its own source's, and no other's."""
+    kind = CONFIG.datasets[wildcards.dataset].source.kind
+    source = "photos" if kind in ("textures", "depth") else kind
+    return code(f"spatialmae.data.{source}") + code("spatialmae.stages.data")
+
+
+def own_images(wildcards):
+    """A user's folder of images, where the data set is one."""
+    source = CONFIG.datasets[wildcards.dataset].source
+    return [source.path] if source.kind == "folder" else []
+
+
+NOTEBOOK_TABLES = {
+    "statistics": ["statistics", "statistics_summary"],
+    "sweep": ["theory", "sweep"],
+    "features": ["features"],
+    "reach": ["reach", "jacobian"],
+    "ising": ["ising", "ising_profile"],
+    "probes": ["probe_gabor", "probe_depth", "probe_class"],
+    "claims": [],
+}
+CATEGORIES = {"claims": "Claims", "statistics": "Data", "sweep": "A: linear theory"}
+
+
+def tables_of(notebook):
+    """What a notebook reads."""
+    tables = [str(L.table(t, d)) for t in NOTEBOOK_TABLES[notebook] for d in datasets_with(CONFIG, t)]
+    if notebook == "features":
+        tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
+    return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

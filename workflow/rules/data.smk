@@ -1,15 +1,20 @@
-# Images with targets and splits.
-def data_code(wildcards):
-    """Code of a data set: its own source's, and no other's."""
-    kind = CONFIG.datasets[wildcards.dataset].source.kind
-    source = "photos" if kind in ("textures", "depth") else kind
-    return code(f"spatialmae.data.{source}") + code("spatialmae.stages.data")
-
-
-def own_images(wildcards):
-    """A user's folder of images, where the data set is one."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    return [source.path] if source.kind == "folder" else []
+# The resolved configuration, and images with targets and splits.
+rule resolve_config:
+    output:
+        str(L.config),
+    log:
+        f"{LOGS}/resolve_config.log",
+    benchmark:
+        f"{BENCHMARKS}/resolve_config.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        settings=CONFIG.model_dump_json(),
+    message:
+        "Writing the resolved configuration"
+    shell:
+        "python -m spatialmae resolve --settings {params.settings:q} > {log} 2>&1"
 
 
 rule prepare_data:
@@ -31,7 +36,7 @@ rule prepare_data:
     message:
         "Preparing images: {wildcards.dataset}"
     shell:
-        RUN + " data {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae data {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
 rule data:

@@ -1,32 +1,4 @@
 # Figure notebooks, executed by papermill: they only read tables and artifacts, and draw.
-from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
-
-NOTEBOOK_TABLES = {
-    "statistics": ["statistics", "statistics_summary"],
-    "sweep": ["theory", "sweep"],
-    "features": ["features"],
-    "reach": ["reach", "jacobian"],
-    "ising": ["ising", "ising_profile"],
-    "probes": ["probe_gabor", "probe_depth", "probe_class"],
-    "claims": [],
-}
-CATEGORIES = {"claims": "Claims", "statistics": "Data", "sweep": "A: linear theory"}
-
-
-def tables_of(notebook):
-    """What a notebook reads."""
-    tables = [
-        str(L.table(t, d))
-        for t in NOTEBOOK_TABLES[notebook]
-        for d in datasets_with(CONFIG, t)
-    ]
-    if notebook == "features":
-        tables += [
-            str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")
-        ]
-    return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])
-
-
 # One rule a notebook, since each writes figures of its own names.
 for notebook in NOTEBOOKS:
 
@@ -42,15 +14,9 @@ for notebook in NOTEBOOKS:
             + code("spatialmae.figures.tables")
             + code("spatialmae.notebook"),
         output:
-            [
-                str(L.figures / f"{figure.stem}.png")
-                for figure in drawn_figures(CONFIG, notebook)
-            ],
+            [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
             report(
-                [
-                    str(L.figures / f"{figure.stem}.svg")
-                    for figure in drawn_figures(CONFIG, notebook)
-                ],
+                [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(CONFIG, notebook)],
                 caption=f"../report/{notebook}.rst",
                 category=CATEGORIES.get(notebook, "A: what linear autoencoders learn"),
                 subcategory=notebook,
@@ -71,8 +37,7 @@ for notebook in NOTEBOOKS:
         message:
             f"Drawing figures: {notebook}"
         shell:
-            RUN
-            + " notebook {input.notebook} --config {input.config} --log {log.notebook} > {log.text} 2>&1"
+            "python -m spatialmae notebook {input.notebook} --config {input.config} --log {log.notebook} > {log.text} 2>&1"
 
 
 rule figures:

@@ -29,7 +29,7 @@ rule solve_linear:
     message:
         "Solving the linear autoencoders: {wildcards.dataset}"
     shell:
-        RUN + " linear {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae linear {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
 rule check_closed_form:
@@ -60,7 +60,7 @@ rule check_closed_form:
     message:
         "Checking the closed form against gradient descent, PCA and random masks"
     shell:
-        RUN + " checks --config {input.config} > {log} 2>&1"
+        "python -m spatialmae checks --config {input.config} > {log} 2>&1"
 
 
 rule linear:

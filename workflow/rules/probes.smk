@@ -26,14 +26,9 @@ rule probe_features:
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
     shell:
-        RUN
-        + " probe {wildcards.probe} {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
 rule probes:
     input:
-        [
-            str(L.table(f"probe_{probe}", dataset))
-            for probe in PROBES
-            for dataset in having(probe)
-        ],
+        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBES for dataset in having(probe)],

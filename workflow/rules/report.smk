@@ -28,7 +28,7 @@ rule write_report:
     message:
         "Writing the report"
     shell:
-        RUN + " report --config {input.config} > {log} 2>&1"
+        "python -m spatialmae report --config {input.config} > {log} 2>&1"
 
 
 rule report:
