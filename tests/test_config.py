@@ -42,6 +42,11 @@ def test_shipped_configurations_are_valid(path):
         (("datasets", "leaves", "source", "image_sise"), 16, "datasets.leaves.source.image_sise: unknown key"),
         (("datasets", "leaves", "source", "kind"), "leafs", "datasets.leaves.source"),
         (("datasets", "digits", "analyses"), ["depth"], "only leaves and depth images come with depth"),
+        (
+            ("datasets", "leaves", "source"),
+            {"kind": "textures"},
+            "grayscale: the textures carry no colour; set it to true",
+        ),
         (("datasets", "digits", "groups"), 1, "datasets.digits.groups"),
         (("seeds", "first"), 50, "seeds.first: Input should be a multiple of 100"),
         (("checks", "dataset"), "photos", "checks.dataset: 'photos' is not among datasets"),

@@ -160,6 +160,7 @@ def test_full_rank_is_the_ridge_like_solution():
     expected = np.linalg.solve((1 - m) * S + m * D, S)
     np.testing.assert_allclose(solution.encoder @ solution.decoder, expected, atol=1e-9)
     assert solution.loss == pytest.approx(np.trace(S) - (1 - m) * np.trace(S @ expected), rel=1e-10)
+    np.testing.assert_allclose(Sweep.of(S, labels).full_rank_map(Corruption.bernoulli(m)), expected, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=40)

@@ -37,6 +37,8 @@ class Leaves(_Generated):
     image_size: int = Field(32, ge=8, description="side in px")
     n_leaves: Count = Field(80, description="occluding background shapes per image")
     size_exponent: float = Field(3.0, gt=0, description="exponent of the power law of radii")
+    min_radius: float = Field(1 / 16, gt=0, lt=1, description="smallest radius, as a fraction of the side")
+    max_radius: float = Field(1.0, gt=0, description="largest radius, as a fraction of the side")
     cues: Literal["independent", "matched", "conflict"] = Field("independent", description="shape against texture")
     grayscale: bool = False
 
@@ -64,7 +66,13 @@ class Photos(_Strict):
     image_size: int = Field(16, ge=4, description="side of a cut-out image in px")
     stride: Count = Field(8, description="distance between cut-outs in px")
     downscale: Count = Field(1, description="factor by which the source is box-filtered first")
-    grayscale: bool = False
+    grayscale: bool = Field(False, description="textures are gray: true")
+
+    @model_validator(mode="after")
+    def _textures_are_gray(self) -> Photos:
+        if self.kind == "textures" and not self.grayscale:
+            raise ValueError("grayscale: the textures carry no colour; set it to true")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:

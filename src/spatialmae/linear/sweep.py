@@ -67,6 +67,11 @@ class Sweep:
         scaled = values * corruption.gain**2 / corruption.scale
         return Solution(encoder, np.ascontiguousarray(U.T), scaled, self.total, corruption.scale)
 
+    def full_rank_map(self, corruption: Corruption) -> Float64[np.ndarray, "d d"]:
+        """The best linear map of any rank, a Q⁻¹ S (4), without an eigensolve."""
+        gain = corruption.gain * self.mu / (corruption.between * self.mu + corruption.within)
+        return self.whitening.whiten(self.Q * gain) @ self.F.T
+
     def full_rank_loss(self, corruption: Corruption) -> float:
         """Expected loss per sample of the best linear map of any rank (5), without an eigensolve."""
         s = self._weights(corruption)

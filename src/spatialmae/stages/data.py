@@ -23,4 +23,6 @@ def run(config: Config, dataset: str) -> None:
         arguments["cache"] = Layout.of(config).downloads
     module = import_module(f"spatialmae.data.{MODULES.get(source.kind, source.kind)}")
     data: ImageData = getattr(module, source.kind)(**arguments)
+    if source.kind == "folder":
+        module.print_skipped(data)
     data.save(Layout.of(config).data(dataset))
