@@ -152,6 +152,19 @@ def test_denoiser_against_sampled_noise():
     assert dae.score(X) == pytest.approx(-dae.loss_, rel=1e-12)
 
 
+@pytest.mark.parametrize("masking", ["bernoulli", "fixed"])
+def test_eigenvalues_are_those_of_the_theorem_and_give_the_loss(masking):
+    X, labels = correlated(300, 12), patch_labels(12, 3)
+    S = np.cov(X.T, bias=True)
+    D = S * (labels[:, None] == labels[None, :])
+    mae = LinearMAE(5, mask_ratio=0.5, patch_size=3, masking=masking).fit(X)
+    # Fixed: 2 of 4 patches visible, so q = 1/2 and c₂ = q (2 − 1)/(4 − 1) = 1/6.
+    V, scale = (0.5 * S + 0.5 * D, 0.5) if masking == "bernoulli" else (S / 6 + (1 / 2 - 1 / 6) * D, 0.25)
+    expected = np.sort(np.linalg.eigvals(S @ np.linalg.solve(V, S)).real)[::-1][:5]
+    np.testing.assert_allclose(mae.eigenvalues_, expected, rtol=1e-9)
+    assert mae.loss_ == pytest.approx(np.trace(S) - scale * expected.sum(), rel=1e-10)
+
+
 def test_full_rank_is_the_ridge_like_solution():
     """Full rank: W = V⁻¹ S (paper A)."""
     S, labels, m = np.cov(correlated(300, 12).T), patch_labels(12, 3), 0.4
