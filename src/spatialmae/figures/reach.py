@@ -26,6 +26,8 @@ _SPREADS = {
 def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
     """Mean |J| against distance with exponential fits, at the largest rank; a panel for each patch size.
 
+    The largest quarter of distances, which few pairs of pixels have, is left out.
+
     Args:
         jacobian: ``jacobian``: seed, method, noise_std, mask_ratio, patch_size, n_components, distance (px),
             mean_abs (mean |J| over pixel pairs at that distance).
@@ -33,7 +35,8 @@ def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
         dataset: name of the data set.
     """
     rank = jacobian["n_components"].max()
-    shown = theme.few_ratios(jacobian[(jacobian["n_components"] == rank) & (jacobian["mean_abs"] > 0)])
+    near = jacobian["distance"] <= 0.75 * jacobian["distance"].max()
+    shown = theme.few_ratios(jacobian[(jacobian["n_components"] == rank) & near])
     patches = sorted(shown["patch_size"].unique())
     figure, axes = theme.panels(1, len(patches), height=2.4)
     for axis, (patch_size, rows) in zip(axes[0], shown.groupby("patch_size"), strict=True):
