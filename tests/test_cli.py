@@ -47,6 +47,21 @@ def test_a_stage_whose_input_is_missing_says_which_and_writes_nothing(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_too_many_groups_and_a_folder_that_is_a_file_are_said_so(tmp_path):
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"results": str(tmp_path / "results")}
+    values["datasets"]["leaves"]["groups"] = 90
+    values["datasets"]["leaves"]["source"] |= {"n_train": 50, "n_validation": 20, "n_test": 20}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
+    assert spatialmae("data", "leaves", "-c", tmp_path / "my.yaml").returncode == 0
+    result = spatialmae("statistics", "leaves", "-c", tmp_path / "my.yaml")
+    assert result.returncode == 1
+    assert "datasets.leaves.groups: train: too few images" in result.stderr
+    values["results"] = str(tmp_path / "my.yaml")
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(values))
+    result = spatialmae("resolve", "-c", tmp_path / "other.yaml")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+
+
 def test_resolve_writes_a_configuration_that_is_valid_again(tmp_path):
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"results": str(tmp_path)}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))

@@ -143,5 +143,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}; check that the path exists and may be read and written"
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)

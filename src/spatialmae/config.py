@@ -183,6 +183,8 @@ class Ising(_Strict):
                 raise ValueError(
                     f"patch_sizes: {patch_size} does not cut length={self.length} into 3 patches or more; lower it"
                 )
+        if max(self.n_components) > min(self.length, self.n_samples):
+            raise ValueError("n_components: no more than length and n_samples allow; lower it")
         if self.lattice_size % self.lattice_patch_size or self.lattice_size // self.lattice_patch_size < 3:
             raise ValueError("lattice_patch_size: it does not cut lattice_size into 3 patches a side or more; lower it")
         return self

@@ -58,7 +58,7 @@ def _solutions(config: Config, data: ImageData, patch_size: int) -> Iterator[tup
     yield 0.0, solve(S, labels, Corruption.gaussian(0.0), rank)
     sweep = Sweep.of(S, labels)
     for mask_ratio in config.linear.mask_ratios:
-        yield mask_ratio, sweep.solve(Corruption.bernoulli(mask_ratio), rank)
+        yield mask_ratio, sweep.solve(Corruption.bernoulli(mask_ratio), min(rank, len(sweep.mu)))
 
 
 def _measure(

@@ -14,6 +14,7 @@ from spatialmae.analysis.jackknife import WHOLE, pseudo_values
 from spatialmae.artifacts import read_tensors, write_table
 from spatialmae.config import Config
 from spatialmae.data.dataset import ImageData, Split
+from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.linear.moments import Moments
 
@@ -29,12 +30,22 @@ def replicates(config: Config, dataset: str, *, whole: bool = True) -> Iterator[
 
     Seed s leaves out group s mod 100 of a partition drawn for its block of a hundred seeds. Progress and ETA are
     shown.
+
+    Raises:
+        UserError: the data have too few images or sources for the groups.
     """
     data = ImageData.load(Layout.of(config).data(dataset))
     n_groups = config.datasets[dataset].groups
     seeds = [WHOLE] * whole + config.dataset_seeds(dataset)
     for seed in tqdm(seeds, desc=dataset, unit="replicate"):
-        yield seed, data if seed == WHOLE else data.leave_out(seed % 100, n_groups, rng_seed=seed // 100)
+        yield seed, data if seed == WHOLE else _without(data, dataset, seed, n_groups)
+
+
+def _without(data: ImageData, dataset: str, seed: int, n_groups: int) -> ImageData:
+    try:
+        return data.leave_out(seed % 100, n_groups, rng_seed=seed // 100)
+    except ValueError as error:
+        raise UserError(f"datasets.{dataset}.groups", str(error), "lower it, or give more images") from None
 
 
 def write_replicates(config: Config, table: str, dataset: str, rows: pd.DataFrame, values: Sequence[str]) -> None:
