@@ -1,7 +1,7 @@
 """Sweep of the linear MAE over patch sizes × masking ratios × ranks: shared work against two ways of doing without.
 
-    python benchmarks/sweep.py                 # 32-px RGB images, d = 3072: about 15 minutes on 2 cores
-    python benchmarks/sweep.py --image-size 16 --repeats 3
+    python benchmarks/sweep.py                                  # 32-px RGB images, d = 3072
+    python benchmarks/sweep.py --image-size 16 24 32 --repeats 3   # and how cost grows with d
 
 Compared in one run, on second moments of `leaves` images, each cell's loss and map checked against the others:
 
@@ -10,12 +10,13 @@ Compared in one run, on second moments of `leaves` images, each cell's loss and 
     sweep   spatialmae.linear.Sweep
 
 Printed: seconds (median of n), ratios with n, the largest disagreement, and peak memory (each way in a process of its
-own). Run it on an idle machine.
+own); a loss that differs by more than 1e-8 is an error. Run it on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import resource
 import statistics
@@ -118,16 +119,16 @@ def timed(way: str, S: NDArray[np.float64], image_size: int) -> float:
 
 
 def disagreement(S: NDArray[np.float64], image_size: int) -> tuple[float, float, int]:
-    """Largest relative difference of losses, and of maps where the gap at k exceeds 1e-6 λ₁, and how many those are."""
+    """Largest relative difference of losses; and of maps where the gap at k exceeds 1e-6 λ₁, with their number."""
     losses, maps = [0.0], []
     patches, ranks = grid(S, image_size)
     for labels in patches.values():
         sweep = Sweep.of(S, labels)
-        for m in (RATIOS[0], RATIOS[4], RATIOS[-1]):
+        for m in RATIOS:
             values = sweep.solve(Corruption.bernoulli(m), max(ranks) + 1).eigenvalues
             for ours, theirs in zip(shared_solve(sweep, m, ranks), dense_solve(S, labels, m, ranks), strict=True):
                 (rank, loss, W), (_, other_loss, other_W) = ours, theirs
-                losses.append(abs(loss - other_loss) / float(np.trace(S)))
+                losses.append(abs(loss - other_loss) / other_loss)
                 if rank == FULL or values[rank - 1] - values[rank] > 1e-6 * values[0]:
                     maps.append(float(np.abs(W - other_W).max() / np.abs(other_W).max()))
     return max(losses), max(maps), len(maps)
@@ -139,34 +140,53 @@ def peak_memory(way: str, image_size: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image-size", type=int, default=32, help="side in px; d = 3 × side²")
-    parser.add_argument("--repeats", type=int, default=1, help="n, whole grids timed, the ways taken in turn")
-    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    size = arguments.image_size
+def compare(size: int, repeats: int) -> float:
+    """Time, check and print one image size; seconds of the sweep."""
     S = covariance(size)
-    if arguments.memory_of:
-        results = WAYS[arguments.memory_of](S, size)
-        for _ in range(2 * len(grid(S, size)[1])):
-            next(results)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        return
     patches, ranks = grid(S, size)
-    print(f"d = {len(S)}: {len(patches)} patch sizes × {len(RATIOS)} ratios × {len(ranks)} ranks")
-    print(f"{platform.machine()}, numpy {np.__version__}, n = {arguments.repeats}")
+    print(
+        f"d = {len(S)}: {len(patches)} patch sizes × {len(RATIOS)} ratios × {len(ranks)} ranks, n = {repeats}",
+        flush=True,
+    )
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(arguments.repeats):
+    for _ in range(repeats):
         for way in WAYS:
             seconds[way].append(timed(way, S, size))
     for way, values in seconds.items():
-        print(f"{way:6} {statistics.median(values):8.2f} s   peak memory {peak_memory(way, size):6.0f} MiB")
+        print(
+            f"  {way:6} {statistics.median(values):8.2f} s   peak memory {peak_memory(way, size):6.0f} MiB", flush=True
+        )
     for way in ("cell", "dense"):
         ratios = [a / b for a, b in zip(seconds[way], seconds["sweep"], strict=True)]
-        print(f"{way} / sweep = {statistics.median(ratios):.2f} (n = {arguments.repeats})")
+        print(f"  {way} / sweep = {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
     loss, weight, n_maps = disagreement(S, size)
-    print(f"largest disagreement: loss {loss:.1e} of tr S; map {weight:.1e} of its largest entry ({n_maps} cells)")
+    print(
+        f"  largest disagreement: loss {loss:.1e}; map {weight:.1e} of its largest entry ({n_maps} cells)", flush=True
+    )
+    if loss > 1e-8:
+        raise SystemExit("losses disagree by more than 1e-8")
+    return statistics.median(seconds["sweep"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image-size", type=int, nargs="+", default=[32], help="sides in px; d = 3 × side²")
+    parser.add_argument("--repeats", type=int, default=1, help="n, whole grids timed, the ways taken in turn")
+    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sizes = arguments.image_size
+    if arguments.memory_of:
+        S = covariance(sizes[0])
+        results = WAYS[arguments.memory_of](S, sizes[0])
+        for _ in range(2 * len(grid(S, sizes[0])[1])):
+            next(results)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, numpy {np.__version__}")
+    seconds = [compare(size, arguments.repeats) for size in sizes]
+    if len(sizes) > 1:
+        growth = np.polyfit(np.log([3 * size**2 for size in sizes]), np.log(seconds), 1)[0]
+        print(f"seconds of the sweep grow as d^{growth:.2f}")
 
 
 if __name__ == "__main__":

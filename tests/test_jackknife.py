@@ -10,10 +10,10 @@ from spatialmae.analysis.jackknife import WHOLE, pseudo_values
 
 def replicate_table(groups: list[np.ndarray], estimate) -> pd.DataFrame:
     whole = np.concatenate(groups)
-    rows = [{"seed": WHOLE, "k": 1, "value": estimate(whole)}]
+    rows = [{"seed": WHOLE, "k": 1, "n_train": len(whole), "value": estimate(whole)}]
     for i in range(len(groups)):
         rest = np.concatenate(groups[:i] + groups[i + 1 :])
-        rows.append({"seed": i, "k": 1, "value": estimate(rest)})
+        rows.append({"seed": i, "k": 1, "n_train": len(rest), "value": estimate(rest)})
     return pd.DataFrame(rows)
 
 
@@ -22,6 +22,12 @@ def test_pseudo_values_of_a_mean_are_the_groups_means():
     table = pseudo_values(replicate_table(groups, np.mean), ["k"], ["value"])
     np.testing.assert_allclose(table["value"], [group.mean() for group in groups], atol=1e-12)
     assert list(table["seed"]) == [0, 1, 2, 3, 4]
+
+
+def test_unequal_groups_keep_their_means():
+    groups = [np.arange(3.0), np.arange(10.0), np.array([5.0])]
+    table = pseudo_values(replicate_table(groups, np.mean), ["k"], ["value"])
+    np.testing.assert_allclose(table["value"], [1.0, 4.5, 5.0])
 
 
 def test_bias_of_order_one_over_n_is_removed():
@@ -48,7 +54,7 @@ def test_interval_covers_a_correlation_as_often_as_it_says():
 
 def test_estimates_that_are_not_finite_are_missing_and_notes_are_kept():
     table = pd.DataFrame({"seed": [WHOLE, 0, 1], "value": [np.inf, 1.0, np.inf], "note": ["a", "b", "c"]})
-    table["k"] = 1
+    table["k"], table["n_train"] = 1, [2, 1, 1]
     result = pseudo_values(table, ["k"], ["value"])
     assert result["value"].isna().all()
     assert list(result["note"]) == ["b", "c"]
@@ -59,6 +65,6 @@ def test_estimates_that_are_not_finite_are_missing_and_notes_are_kept():
     [([WHOLE, 0, 0], [1, 1, 1], "not identified"), ([WHOLE, 0, 1], [1, 1, 2], "the whole has not")],
 )
 def test_rows_that_do_not_match_are_refused(seeds, keys, message):
-    table = pd.DataFrame({"seed": seeds, "k": keys, "value": 1.0})
+    table = pd.DataFrame({"seed": seeds, "k": keys, "n_train": [2, 1, 1], "value": 1.0})
     with pytest.raises(ValueError, match=message):
         pseudo_values(table, ["k"], ["value"])

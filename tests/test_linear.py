@@ -237,6 +237,19 @@ def test_whitening_ignores_constant_features():
     np.testing.assert_allclose(correlation[:4, :4], projector[:4, :4], atol=1e-10)
 
 
+@pytest.mark.parametrize("border", [0.0, 77 / 255, 128 / 255, 200 / 255, 1.0])
+def test_a_frame_of_any_gray_gets_no_weight(border):
+    """Moments of a constant pixel are rounding errors, which must not pass for variance."""
+    images = np.full((400, 8, 8), border)
+    images[:, 2:6, 2:6] = correlated(400, 16).reshape(400, 4, 4)
+    S = Moments.from_batches([images.reshape(400, 64)]).covariance
+    labels, frame = patch_labels(64, 2, (8, 8)), np.ones((8, 8), dtype=bool)
+    frame[2:6, 2:6] = False
+    sweep = Sweep.of(S, labels)
+    assert len(sweep.mu) == 16
+    assert np.abs(sweep.solve(Corruption.bernoulli(0.5), 8).encoder[frame.ravel()]).max() < 1e-6
+
+
 def test_streamed_moments_equal_those_in_memory():
     X = correlated(101, 7)
     whole = Moments.from_batches([X])

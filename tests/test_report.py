@@ -37,6 +37,7 @@ DETAIL = pd.DataFrame(
 PROVENANCE = {
     "spatialmae": "0", "commit": {"sha": "abc", "modified": True}, "configuration": {"name": "toy", "sha256": ""},
     "machine": machine(), "packages": package_versions(), "seeds": {"leaves": [200, 201]}, "seconds": {"a": 60.0},
+    "data": {"leaves": {"seed": 1}, "mine": {"n_images": 3, "skipped": [{"file": "a.png", "reason": "damaged"}]}},
 }  # fmt: skip
 
 
@@ -70,6 +71,7 @@ def test_page_says_what_is_not_tested_and_where_it_comes_from(page):
     assert "1 claims that this configuration does not test" in page
     assert "commit abc with uncommitted changes" in page
     assert "1.0 minutes" in page
+    assert "3 used, 1 files left out: a.png (damaged)" in page
 
 
 @pytest.mark.parametrize(

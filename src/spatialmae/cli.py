@@ -27,12 +27,16 @@ DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the 
 DEFAULT = Path("config/config.yaml")
 
 
-def _run(stage: str, config_path: Path, dataset: str | None = None, *arguments: str) -> None:
+def _run(
+    stage: str, config_path: Path, dataset: str | None = None, *arguments: str, analysis: str | None = None
+) -> None:
     from spatialmae.config import load_config
 
     config = load_config(config_path)
     if dataset is not None and dataset not in config.datasets:
         raise UserError(config_path, f"datasets has no {dataset!r}", f"use one of {', '.join(config.datasets)}")
+    if dataset is not None and analysis is not None and analysis not in config.datasets[dataset].analyses:
+        raise UserError(config_path, f"datasets.{dataset}.analyses lacks {analysis}", "add it, if the images have it")
     run = import_module(f"spatialmae.stages.{stage}").run
     run(config, *arguments, *([] if dataset is None else [dataset]))
 
@@ -88,7 +92,7 @@ def probe(
     """Probe the linear features: Gabor responses, depth, classes."""
     if name not in ("gabor", "depth", "class"):
         raise UserError("probe", f"unknown probe {name!r}", "use gabor, depth or class")
-    _run("probe", config, dataset, name)
+    _run("probe", config, dataset, name, analysis=name)
 
 
 @app.command()
@@ -145,7 +149,8 @@ def main() -> None:
     except UserError as error:
         message = str(error)
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}; check that the path exists and may be read and written"
+        where = "" if error.filename is None else f"{error.filename}: "
+        message = f"{where}{error.strerror or error}; check the path, its permissions, and the space left"
     else:
         return
     print(f"error: {message}", file=sys.stderr)

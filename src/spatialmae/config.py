@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spatialmae.errors import UserError
+from spatialmae.masks import n_visible
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value occurs twice; remove one")
+    return values
+
+
+Unique = AfterValidator(_unique)
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
 
@@ -98,7 +108,10 @@ class Folder(_Strict):
     kind: Literal["folder"]
     path: str = Field(min_length=1, description="folder of images, class subfolders optional")
     image_size: int = Field(32, ge=4, description="side in px after resizing")
+    resize: Literal["crop", "stretch"] = Field("crop", description="crop the longer side, or stretch it")
     grayscale: bool = False
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the images to validate on")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the images to test on")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,10 +127,14 @@ class Dataset(_Strict):
 
     source: Source = Field(description="where the images come from")
     groups: int = Field(ge=2, le=100, description="disjoint groups of images, the unit: a seed leaves one out")
-    patch_sizes: list[Count] = Field(min_length=1, description="patch sides in px; each must tile the image")
-    n_components: list[Count] = Field(min_length=1, description="ranks k of the linear autoencoders")
-    analyses: list[Analysis] = Field(description="analyses and probes run on it")
-    sigmas: list[float] = Field([1.0, 2.0], min_length=1, description="Gabor envelopes σ in px, .83 to a quarter side")
+    patch_sizes: Annotated[list[Count], Unique] = Field(
+        min_length=1, description="patch sides in px; each must tile the image"
+    )
+    n_components: Annotated[list[Count], Unique] = Field(min_length=1, description="ranks k of the linear autoencoders")
+    analyses: Annotated[list[Analysis], Unique] = Field(description="analyses and probes run on it")
+    sigmas: Annotated[list[float], Unique] = Field(
+        [1.0, 2.0], min_length=1, description="Gabor envelopes σ in px, .83 to a quarter side"
+    )
     threads: Count = Field(1, description="threads for its solves")
 
     @model_validator(mode="after")
@@ -126,6 +143,8 @@ class Dataset(_Strict):
         for patch_size in self.patch_sizes:
             if height % patch_size or width % patch_size:
                 raise ValueError(f"patch_sizes: {patch_size} does not tile {height}×{width} px; use a divisor")
+            if patch_size == height == width:
+                raise ValueError(f"patch_sizes: {patch_size} is the whole image; use a smaller divisor")
         if max(self.n_components) > height * width * channels:
             raise ValueError(f"n_components: at most {height * width * channels} features exist; lower it")
         if "gabor" in self.analyses and not all(0.83 <= sigma <= min(height, width) / 4 for sigma in self.sigmas):
@@ -138,17 +157,21 @@ class Dataset(_Strict):
 
 
 class Seeds(_Strict):
-    """The seeds that are run: 0–99 explore, 100 and up give verdicts."""
+    """The seeds that are run: below the ledger's verdict_seeds_from (200) they explore, from there on give verdicts."""
 
-    first: int = Field(100, ge=0, multiple_of=100, description="first seed of the block of a hundred")
+    first: int = Field(200, ge=0, multiple_of=100, description="first seed of the block of a hundred")
     count: int = Field(10, ge=1, le=100, description="seeds of the Ising samples; data sets have a seed for each group")
 
 
 class Linear(_Strict):
     """Grid of the linear theory."""
 
-    mask_ratios: list[MaskRatio] = Field(min_length=1, description="masking ratios of the MAE; AE and DAE are added")
-    masking: Literal["bernoulli", "fixed"] = Field("bernoulli", description="independent masks, or a fixed count")
+    mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
+        min_length=1, description="masking ratios of the MAE; AE and DAE are added"
+    )
+    masking: Literal["bernoulli", "fixed"] = Field(
+        "bernoulli", description="independent masks, or a fixed count; checks and Ising always take independent ones"
+    )
     noise_std: float = Field(0.2, gt=0, description="σ of the DAE, images in [0, 1]; 0.2 is the paper's")
 
 
@@ -167,9 +190,9 @@ class Ising(_Strict):
     """Ising chains and lattices (claim A3)."""
 
     length: int = Field(64, ge=8, description="spins of the free chain")
-    couplings: list[float] = Field(min_length=1, description="couplings J of the chain")
-    patch_sizes: list[Count] = Field(min_length=1, description="patch lengths on the chain")
-    n_components: list[Count] = Field(min_length=1, description="ranks k")
+    couplings: Annotated[list[float], Unique] = Field(min_length=1, description="couplings J of the chain")
+    patch_sizes: Annotated[list[Count], Unique] = Field(min_length=1, description="patch lengths on the chain")
+    n_components: Annotated[list[Count], Unique] = Field(min_length=1, description="ranks k")
     n_samples: Count = Field(description="chains (and lattices) sampled per seed")
     lattice_size: int = Field(16, ge=6, description="side of the free 2-D lattice")
     lattice_coupling: float = Field(0.4, gt=0, lt=0.44, description="J of the lattice, below the critical 0.4407")
@@ -183,8 +206,9 @@ class Ising(_Strict):
                 raise ValueError(
                     f"patch_sizes: {patch_size} does not cut length={self.length} into 3 patches or more; lower it"
                 )
-        if max(self.n_components) > min(self.length, self.n_samples):
-            raise ValueError("n_components: no more than length and n_samples allow; lower it")
+        most = min(self.length, self.lattice_size**2, self.n_samples)
+        if max(self.n_components) > most:
+            raise ValueError(f"n_components: spins and samples allow {most} at most; lower it")
         if self.lattice_size % self.lattice_patch_size or self.lattice_size // self.lattice_patch_size < 3:
             raise ValueError("lattice_patch_size: it does not cut lattice_size into 3 patches a side or more; lower it")
         return self
@@ -213,11 +237,39 @@ class Config(_Strict):
     def _consistent(self) -> Config:
         if self.checks.dataset not in self.datasets:
             raise ValueError(f"checks.dataset: {self.checks.dataset!r} is not among datasets; name one of them")
+        self._check_checks(self.datasets[self.checks.dataset].source.shape)
+        if self.linear.masking == "fixed":
+            for name, dataset in self.datasets.items():
+                self._check_visible(name, dataset)
         return self
+
+    def _check_checks(self, shape: tuple[int, int, int]) -> None:
+        height, width, channels = shape
+        sizes = {"patch_size": self.checks.patch_size, "wrong_patch_size": self.checks.wrong_patch_size}
+        for field, size in sizes.items():
+            if height % size or width % size:
+                raise ValueError(f"checks.{field}: {size} does not tile {height}×{width} px; use a divisor")
+        if self.checks.patch_size == self.checks.wrong_patch_size:
+            raise ValueError("checks.wrong_patch_size: it equals patch_size; the control needs another")
+        if self.checks.n_components > height * width * channels:
+            raise ValueError(f"checks.n_components: {height * width * channels} features exist; lower it")
+
+    def _check_visible(self, name: str, dataset: Dataset) -> None:
+        height, width, _ = dataset.source.shape
+        for patch_size in dataset.patch_sizes:
+            try:
+                n_visible(height * width // patch_size**2, max(self.linear.mask_ratios))
+            except ValueError as error:
+                raise ValueError(f"datasets.{name}.patch_sizes: {str(error).replace(': ', '; ')}") from None
 
     def dataset_seeds(self, dataset: str) -> list[int]:
         """The seeds of a data set: one for each group of images left out."""
         return [self.seeds.first + group for group in range(self.datasets[dataset].groups)]
+
+    @property
+    def first_seed(self) -> int:
+        """First seed of the block: all that groups and generated images depend on."""
+        return self.seeds.first
 
     @property
     def ising_seeds(self) -> list[int]:

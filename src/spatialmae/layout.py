@@ -18,7 +18,8 @@ class Layout:
     @classmethod
     def of(cls, config: Config) -> Layout:
         """Layout of a configuration: everything under ``results/<name>/``, downloads shared beside."""
-        return cls(Path(config.results) / config.name, Path(config.results) / "downloads")
+        results = Path(config.results).expanduser()
+        return cls(results / config.name, results / "downloads")
 
     @property
     def config(self) -> Path:
@@ -30,7 +31,7 @@ class Layout:
         return self.root / "data" / f"{dataset}.safetensors"
 
     def linear(self, dataset: str) -> Path:
-        """Folder of the encoders and decoders of a data set, a file ``seed<seed>.safetensors`` for each fold."""
+        """Folder of the encoders and decoders of a data set, a file for all images and for each replicate."""
         return self.root / "linear" / dataset
 
     @property

@@ -14,7 +14,7 @@ rule measure_statistics:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "groups"),
+        settings=settings("first_seed", "groups"),
     message:
         "Measuring spatial statistics: {wildcards.dataset}"
     shell:
@@ -37,7 +37,7 @@ rule measure_features:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "groups", "patch_sizes", "n_components"),
+        settings=settings("first_seed", "groups", "patch_sizes", "n_components"),
     message:
         "Measuring variance and redundancy kept: {wildcards.dataset}"
     shell:
@@ -60,7 +60,7 @@ rule measure_reach:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "groups", "patch_sizes", "n_components", "source"),
+        settings=settings("first_seed", "groups", "patch_sizes", "n_components", "source"),
     message:
         "Measuring the reach of the linear Jacobians: {wildcards.dataset}"
     shell:

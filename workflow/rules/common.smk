@@ -97,9 +97,11 @@ def data_code(wildcards):
 
 
 def own_images(wildcards):
-    """A user's folder of images, where the data set is one."""
+    """The files of a user's folder of images, where the data set is one."""
     source = CONFIG.datasets[wildcards.dataset].source
-    return [source.path] if source.kind == "folder" else []
+    if source.kind != "folder":
+        return []
+    return sorted(str(path) for path in Path(source.path).rglob("*") if path.is_file())
 
 
 NOTEBOOK_TABLES = {

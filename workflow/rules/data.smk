@@ -32,7 +32,7 @@ rule prepare_data:
         ENVIRONMENT
     threads: 1
     params:
-        settings=settings("source", "seeds"),
+        settings=settings("source", "first_seed"),
     message:
         "Preparing images: {wildcards.dataset}"
     shell:

@@ -1,6 +1,6 @@
 # Figure notebooks, executed by papermill: they only read tables and artifacts, and draw.
 # One rule a notebook, since each writes figures of its own names.
-for notebook in NOTEBOOKS:
+for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
 
     rule:
         name:
@@ -12,7 +12,7 @@ for notebook in NOTEBOOKS:
             code=code(f"spatialmae.figures.{notebook}")
             + code("spatialmae.figures.display")
             + code("spatialmae.figures.tables")
-            + code("spatialmae.notebook"),
+            + code("spatialmae.stages.figures"),
         output:
             [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
             report(
@@ -33,7 +33,7 @@ for notebook in NOTEBOOKS:
         threads: 1
         params:
             datasets=DATASETS,
-            settings=settings("name", "seeds"),
+            settings=settings("name", "first_seed"),
         message:
             f"Drawing figures: {notebook}"
         shell:

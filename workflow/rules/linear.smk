@@ -25,7 +25,7 @@ rule solve_linear:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "groups", "patch_sizes", "n_components", "linear"),
+        settings=settings("first_seed", "groups", "patch_sizes", "n_components", "linear"),
     message:
         "Solving the linear autoencoders: {wildcards.dataset}"
     shell:
@@ -56,7 +56,7 @@ rule check_closed_form:
         ENVIRONMENT
     threads: 1
     params:
-        settings=settings("seeds", "groups", "checks", dataset=CONFIG.checks.dataset),
+        settings=settings("first_seed", "groups", "checks", dataset=CONFIG.checks.dataset),
     message:
         "Checking the closed form against gradient descent, PCA and random masks"
     shell:

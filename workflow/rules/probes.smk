@@ -22,7 +22,7 @@ rule probe_features:
         ENVIRONMENT
     threads: threads_of
     params:
-        settings=settings("seeds", "groups", "patch_sizes", "n_components", "sigmas"),
+        settings=settings("first_seed", "groups", "patch_sizes", "n_components", "sigmas"),
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
     shell:

@@ -24,7 +24,7 @@ rule write_report:
     threads: 1
     params:
         datasets=DATASETS,
-        settings=settings("name", "seeds"),
+        settings=settings("name", "first_seed"),
     message:
         "Writing the report"
     shell:

@@ -1,6 +1,6 @@
 """Second-order spatial statistics of images: correlation against distance and the power spectrum.
 
-Every function returns point values for one fold of a data set; intervals are made across folds.
+Every function returns point values for one replicate of a data set; intervals are made across replicates.
 """
 
 from __future__ import annotations

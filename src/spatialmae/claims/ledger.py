@@ -133,6 +133,10 @@ class Claim(Record):
             raise ValueError(f"paper: {self.paper!r} does not fit the id")
         if self.tests and (self.estimand is None or self.rule is None or self.design is None):
             raise ValueError("tests: a claim with tests needs an estimand, a rule and a design")
+        if self.design == "groups" and self.estimand and self.estimand.transform == "log":
+            raise ValueError(
+                "transform: the logarithm of a jackknife pseudo-value is not a pseudo-value; tabulate the log"
+            )
         if not self.tests and self.planned is None:
             raise ValueError("planned: a claim without tests must say what will test it")
         for plan in self.tests.values():

@@ -9,19 +9,21 @@ from spatialmae.config import Config
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A figure that is drawn once, or once for each data set that has its table.
+    """A figure, and what it is drawn from.
 
     Attributes:
         name: stem of its files; claims name their figure by it.
         notebook: the notebook that draws it.
-        table: the table that decides for which data sets it is drawn; None: once, from tables of all.
+        table: the table it is drawn from; None: the claims.
         caption: what was asked, what is shown, how to read it; `{dataset}` is filled in.
+        per_dataset: drawn once for each data set that has the table, or once for all.
     """
 
     name: str
     notebook: str
     table: str | None
     caption: str
+    per_dataset: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ CATALOGUE = (
         None,
         "Verdicts of this configuration. Estimates in units of the smallest effect of interest, with their intervals; "
         "fidelity in brackets. The rules were fixed before the runs.",
+        per_dataset=False,
     ),
     FigureKind(
         "theory",
@@ -141,8 +144,9 @@ CATALOGUE = (
     FigureKind(
         "correlation",
         "statistics",
-        None,
+        "statistics",
         f"Correlation between pixels against their distance; the correlation length is where it crosses 1/e. {_UNITS}",
+        per_dataset=False,
     ),
     FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_UNITS}"),
     FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}"),
@@ -168,6 +172,9 @@ def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigu
     figures = []
     for kind in CATALOGUE:
         if notebook in (None, kind.notebook):
-            datasets = [None] if kind.table is None else datasets_with(config, kind.table)
-            figures += [DrawnFigure(kind, dataset) for dataset in datasets]
+            datasets: list[str] = [] if kind.table is None else datasets_with(config, kind.table)
+            if kind.per_dataset:
+                figures += [DrawnFigure(kind, dataset) for dataset in datasets]
+            elif datasets or kind.table is None:
+                figures.append(DrawnFigure(kind, None))
     return figures

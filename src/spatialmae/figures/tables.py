@@ -34,10 +34,5 @@ def read_all(tables: Path | str, table: str, datasets: Iterable[str]) -> pd.Data
     return pd.concat(parts, names=["dataset"]).reset_index(level="dataset").reset_index(drop=True)
 
 
-def read_claims(path: Path | str) -> pd.DataFrame:
-    """The claims with their verdicts (``claims.csv``), of which pandas would by default read NULL as missing."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
-
-
 def _path(tables: Path | str, table: str, dataset: str) -> Path:
     return Path(tables) / table / f"{dataset}.csv"

@@ -63,9 +63,11 @@ class BlockWhitening:
     def of(cls, S: Float64[np.ndarray, "d d"], labels: Int64[np.ndarray, " d"]) -> BlockWhitening:
         """Factor the diagonal blocks of S, one eigendecomposition a patch."""
         members, roots, inverse_roots = patch_members(labels), [], []
+        # Second moments carry rounding errors of this order, also where a constant pixel's should be zero.
+        noise = 1e-12 * float(np.diagonal(S).max(initial=0.0))
         for rows in members:
             values, vectors = np.linalg.eigh(S[np.ix_(rows, rows)])
-            kept = values > values[-1] * len(rows) * np.finfo(np.float64).eps
+            kept = values > max(values[-1] * len(rows) * np.finfo(np.float64).eps, noise)
             root = np.sqrt(np.where(kept, values, 0.0))
             inverse = np.divide(1.0, root, out=np.zeros_like(root), where=kept)
             roots.append((vectors * root) @ vectors.T)

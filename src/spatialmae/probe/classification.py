@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from spatialmae.data.dataset import SPLITS, ImageData
+from spatialmae.errors import UserError
 from spatialmae.probe.ridge import ALPHAS, LinearCode, SplitArrays, indicator_accuracy, nested_ridge, split_features
 
 
@@ -37,13 +38,19 @@ class ClassProbe:
         data: a data set.
         targets: names of int64 targets; None: all of them.
         alphas: penalties to choose from on the validation split.
+
+    Raises:
+        UserError: there is no class label.
     """
 
     def __init__(self, data: ImageData, targets: Sequence[str] | None = None, alphas: Sequence[float] = ALPHAS) -> None:
         self.alphas = alphas
+        names = label_targets(data) if targets is None else targets
+        if not names:
+            raise UserError(f"{data.name}", "its images have no class labels", "remove class from analyses")
         self.targets: dict[str, SplitArrays] = {}
         self.chance: dict[str, float] = {}
-        for name in label_targets(data) if targets is None else targets:
+        for name in names:
             labels = {split: data.target(name, split) for split in SPLITS}
             classes = np.unique(labels["train"])
             self.targets[name] = {split: indicators(labels[split], classes) for split in SPLITS}

@@ -28,6 +28,8 @@ def run(config: Config, dataset: str) -> None:
                     "redundancy_read": redundancy_share(R, held_out, labels, encoder, ranks),
                 }
                 table = pd.DataFrame({"n_components": ranks, **measures})
-                rows.append(table.assign(seed=seed, **{**keys, "patch_size": patch_size}))
+                rows.append(
+                    table.assign(seed=seed, n_train=len(data.splits["train"]), **{**keys, "patch_size": patch_size})
+                )
     measured = ["variance_kept", "redundancy", "redundancy_read"]
     write_replicates(config, "features", dataset, pd.concat(rows), measured)

@@ -39,7 +39,7 @@ def run(config: Config) -> None:
 def _samples(config: Config, seed: int) -> Iterator[tuple[dict[str, Any], ImageData, list[int]]]:
     """Fresh samples of every chain and of the lattice."""
     ising = config.ising
-    counts: dict[str, int] = {"n_train": ising.n_samples, "n_validation": 1, "n_test": 1, "seed": seed}
+    counts: dict[str, int] = {"n_train": ising.n_samples, "n_validation": 0, "n_test": 0, "seed": seed}
     for coupling in ising.couplings:
         chain = ising_chain(length=ising.length, coupling=coupling, **counts)
         yield {"dimension": 1, "coupling": coupling}, chain, ising.patch_sizes

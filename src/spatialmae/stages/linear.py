@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config
+from spatialmae.errors import UserError
 from spatialmae.geometry import patch_labels
 from spatialmae.layout import Layout
 from spatialmae.linear.closed_form import Solution, solve
@@ -34,7 +35,8 @@ def run(config: Config, dataset: str) -> None:
             labels = patch_labels(len(S), patch_size, data.image_shape)
             for name, keys, solution, full_loss in _masked(config, dataset, S, labels, patch_size):
                 _keep(tensors, solutions, name, keys, solution)
-                rows += _losses(config, dataset, {"seed": seed, **keys}, solution, full_loss)
+                row = {"seed": seed, "n_train": moments.n_samples, **keys}
+                rows += _losses(config, dataset, row, solution, full_loss)
         metadata = {"image_shape": list(data.image_shape), "n_train": moments.n_samples, "solutions": solutions}
         write_tensors(Layout.of(config).linear(dataset) / solution_file(seed), tensors, metadata)
     write_replicates(config, "sweep", dataset, pd.DataFrame(rows), ["loss", "loss_fraction"])
@@ -60,6 +62,9 @@ def _masked(
 ) -> list[tuple[str, dict, Solution, float]]:
     """MAE at every masking ratio of one patch size, with the loss of the best map of full rank."""
     sweep, rank = Sweep.of(S, labels), max(config.datasets[dataset].n_components)
+    if rank > len(sweep.mu):
+        problem = f"{rank} exceeds the rank {len(sweep.mu)} of the data"
+        raise UserError(f"datasets.{dataset}.n_components", problem, "lower it, or give more images")
     results = []
     for mask_ratio in config.linear.mask_ratios:
         corruption = (
@@ -68,8 +73,8 @@ def _masked(
             else Corruption.fixed_count(mask_ratio, int(labels[-1]) + 1)
         )
         keys = {"method": "mae", "noise_std": 0.0, "mask_ratio": mask_ratio, "patch_size": patch_size}
-        solution = sweep.solve(corruption, min(rank, len(sweep.mu)))
-        results.append((f"mae/p{patch_size}/m{mask_ratio:.2f}", keys, solution, sweep.full_rank_loss(corruption)))
+        solution = sweep.solve(corruption, rank)
+        results.append((f"mae/p{patch_size}/m{mask_ratio:g}", keys, solution, sweep.full_rank_loss(corruption)))
     return results
 
 

@@ -14,7 +14,8 @@ def run(config: Config, dataset: str) -> None:
     measures, profiles = [], []
     settings = config.datasets[dataset]
     geometries = {size: ReachGeometry.of(settings.source.shape, size) for size in settings.patch_sizes}
-    for seed, _ in replicates(config, dataset):
+    for seed, data in replicates(config, dataset):
+        replicate = {"seed": seed, "n_train": len(data.splits["train"])}
         _, solutions = linear_solutions(config, dataset, seed)
         for keys, encoder, decoder in solutions:
             # AE and DAE know no patches: the same map is measured against each patch size.
@@ -22,12 +23,12 @@ def run(config: Config, dataset: str) -> None:
             for k in settings.n_components:
                 influence = Influence.of_linear(encoder[:, :k], decoder[:k], geometries[evaluated[0]])
                 for patch_size in evaluated:
-                    row = {"seed": seed, **keys, "patch_size": patch_size, "n_components": k}
+                    row = {**replicate, **keys, "patch_size": patch_size, "n_components": k}
                     measures.append(row | reach_measures(influence, geometries[patch_size]))
                     distances, mean_abs = influence_profile(influence, geometries[patch_size])
                     profiles.append(pd.DataFrame({**row, "distance": distances, "mean_abs": mean_abs}))
     table = pd.DataFrame(measures)
     ceilings = pd.DataFrame([{"patch_size": size, **uniform_measures(g)} for size, g in geometries.items()])
-    estimates = [name for name in table.columns if name not in ("seed", *KEYS)]
+    estimates = [name for name in table.columns if name not in ("seed", "n_train", *KEYS)]
     write_replicates(config, "reach", dataset, table.merge(ceilings, on="patch_size"), estimates)
     write_replicates(config, "jacobian", dataset, pd.concat(profiles), ["mean_abs"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from spatialmae.artifacts import read_table, write_json, write_text
 from spatialmae.config import Config
 from spatialmae.figures.catalogue import drawn_figures
-from spatialmae.figures.tables import read_claims
 from spatialmae.layout import Layout
 from spatialmae.report.page import render
 from spatialmae.report.provenance import collect_provenance
@@ -20,7 +19,7 @@ def run(config: Config) -> None:
     layout = Layout.of(config)
     provenance = collect_provenance(config)
     page = render(
-        claims=read_claims(layout.claims),
+        claims=read_table(layout.claims),
         detail=read_table(layout.tables / "claims_detail.csv"),
         figures=drawn_figures(config),
         folder=layout.figures,
