@@ -30,7 +30,7 @@ def assert_close_to(sampled: np.ndarray, exact: np.ndarray) -> None:
 
 
 @given(length=st.integers(2, 8), coupling=st.floats(-2, 2))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_chain_second_moment_is_that_of_the_enumerated_chain(length, coupling):
     bonds = [(i, i + 1) for i in range(length - 1)]
     exact = enumerated_second_moment(bonds, length, coupling)

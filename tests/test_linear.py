@@ -176,7 +176,7 @@ def test_full_rank_is_the_ridge_like_solution():
     np.testing.assert_allclose(Sweep.of(S, labels).full_rank_map(Corruption.bernoulli(m)), expected, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     d=st.integers(2, 14),
     patch_size=st.integers(1, 5),
@@ -204,7 +204,7 @@ def test_sweep_and_direct_solution_agree_at_any_rank_of_the_data(d, patch_size, 
     assert sweep.full_rank_loss(corruption) == pytest.approx(full.loss, abs=1e-9 * np.trace(S))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999), mask_ratio=st.floats(0.05, 0.9), scale=st.floats(1e-3, 1.0))
 def test_no_perturbation_lowers_the_loss(seed, mask_ratio, scale):
     rng = np.random.default_rng(seed)

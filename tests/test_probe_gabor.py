@@ -47,7 +47,7 @@ def textured(n=90, side=16, channels=3):
     return ImageData(name="noise", images=images, splits=splits)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(height=st.integers(8, 24), width=st.integers(8, 24), share=st.floats(0, 1))
 def test_filters_have_zero_mean_and_unit_norm(height, width, share):
     shape = (height, width, 3)

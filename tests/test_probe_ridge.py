@@ -52,7 +52,7 @@ def weighted(truth, prediction):
     return r2_score(truth, prediction, multioutput="variance_weighted")
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999), noise=st.sampled_from([0.01, 1.0, 10.0]))
 def test_nested_ranks_equal_scikit_learns_ridge(seed, noise):
     features, targets = regression(np.random.default_rng(seed), noise=noise)
@@ -65,7 +65,7 @@ def test_nested_ranks_equal_scikit_learns_ridge(seed, noise):
         assert (probe.n_train, probe.n_test) == (80, 50)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999), n_classes=st.integers(2, 5), alpha=st.sampled_from(ALPHAS))
 def test_indicators_equal_scikit_learns_ridge_classifier(seed, n_classes, alpha):
     rng = np.random.default_rng(seed)

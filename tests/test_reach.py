@@ -42,7 +42,7 @@ def test_uniform_map_sits_at_the_ceiling():
     assert measures["entropy_outside_relative"] == pytest.approx(0, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     height=st.sampled_from([1, 4, 8]),
     width=st.sampled_from([4, 8]),

@@ -27,7 +27,7 @@ def brute_force_profile(S, image_shape):
     return np.array(sorted(sums)), np.array([np.mean(sums[distance]) for distance in sorted(sums)])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(height=st.integers(1, 4), width=st.integers(2, 5), channels=st.integers(1, 3), seed=st.integers(0, 99))
 def test_profile_is_the_mean_over_pixel_pairs(height, width, channels, seed):
     rng = np.random.default_rng(seed)
