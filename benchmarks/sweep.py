@@ -50,7 +50,7 @@ def covariance(image_size: int) -> NDArray[np.float64]:
 def grid(S: NDArray[np.float64], image_size: int) -> tuple[dict[int, NDArray[np.int64]], list[int]]:
     """Patch labels by patch size, and ranks (full rank as −1)."""
     shape = (image_size, image_size, 3)
-    patches = {p: patch_labels(len(S), p, shape) for p in (2, 4, 8, 16) if p < image_size}
+    patches = {p: patch_labels(len(S), p, shape) for p in (2, 4, 8, 16) if image_size % p == 0 and p < image_size}
     return patches, [rank for rank in (16, 64, 256) if rank < len(S)] + [FULL]
 
 

@@ -100,10 +100,14 @@ def leading_eigenpairs(
 ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, "d k"]]:
     """The largest eigenvalues of a symmetric matrix, falling, and their orthonormal eigenvectors."""
     d = len(M)
-    driver = "evd" if n_components == d else "evr"
-    subset = None if n_components == d else [d - n_components, d - 1]
-    values, vectors = scipy.linalg.eigh(M, subset_by_index=subset, driver=driver, check_finite=False)
-    return values[::-1].copy(), vectors[:, ::-1].copy()
+    if 8 * n_components > d:
+        # A partial solve wins for few eigenvectors only (measured at d = 768, 1728 and 3072).
+        values, vectors = np.linalg.eigh(M)
+    else:
+        subset = [d - n_components, d - 1]
+        values, vectors = scipy.linalg.eigh(M, subset_by_index=subset, driver="evr", check_finite=False)
+    order = slice(None, -n_components - 1, -1)
+    return values[order].copy(), vectors[:, order].copy()
 
 
 def fix_signs(U: Float64[np.ndarray, "d k"]) -> Float64[np.ndarray, "d k"]:

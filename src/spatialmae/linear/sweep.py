@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float64, Int64
 
 from spatialmae.linear.closed_form import BlockWhitening, Solution, fix_signs, leading_eigenpairs
@@ -42,7 +41,7 @@ class Sweep:
     def of(cls, S: Float64[np.ndarray, "d d"], labels: Int64[np.ndarray, " d"]) -> Sweep:
         """Prepare a patch size: one eigendecomposition and one product of d × d matrices."""
         whitening = BlockWhitening.of(S, labels)
-        mu, Q = scipy.linalg.eigh(whitening.correlation(S), driver="evd", overwrite_a=True, check_finite=False)
+        mu, Q = np.linalg.eigh(whitening.correlation(S))
         kept = mu > mu[-1] * len(mu) * np.finfo(np.float64).eps
         mu, Q = mu[kept], np.ascontiguousarray(Q[:, kept])
         F = whitening.color(Q)
