@@ -90,7 +90,9 @@ def probe(
     config: ConfigOption = DEFAULT,
 ) -> None:
     """Probe the linear features: Gabor responses, depth, classes."""
-    if name not in ("gabor", "depth", "class"):
+    from spatialmae.config import PROBE_MODULES
+
+    if name not in PROBE_MODULES:
         raise UserError("probe", f"unknown probe {name!r}", "use gabor, depth or class")
     _run("probe", config, dataset, name, analysis=name)
 

@@ -26,6 +26,10 @@ def _unique(values: list[Any]) -> list[Any]:
 
 
 Unique = AfterValidator(_unique)
+
+# Where the code of sources and probes lives, for the stages that call it and the workflow that tracks it.
+SOURCE_MODULES = {"textures": "photos", "depth": "photos"}  # the others have their kind's name
+PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
 

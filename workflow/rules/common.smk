@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
-from spatialmae.config import parse_config
+from spatialmae.config import PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
 from spatialmae.layout import Layout
@@ -92,8 +92,7 @@ def threads_of(wildcards):
 def data_code(wildcards):
     """Code of a data set: its own source's, and no other's."""
     kind = CONFIG.datasets[wildcards.dataset].source.kind
-    source = "photos" if kind in ("textures", "depth") else kind
-    return code(f"spatialmae.data.{source}") + code("spatialmae.stages.data")
+    return code(f"spatialmae.data.{SOURCE_MODULES.get(kind, kind)}") + code("spatialmae.stages.data")
 
 
 def own_images(wildcards):

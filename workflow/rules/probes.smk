@@ -1,6 +1,4 @@
 # Probes on the features of the linear autoencoders: Gabor responses, depth, classes.
-PROBES = ["gabor", "depth", "class"]
-PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
 
 
 rule probe_features:
@@ -17,7 +15,7 @@ rule probe_features:
     benchmark:
         f"{BENCHMARKS}/probe_{{probe}}/{{dataset}}.tsv"
     wildcard_constraints:
-        probe="|".join(PROBES),
+        probe="|".join(PROBE_MODULES),
     conda:
         ENVIRONMENT
     threads: threads_of
@@ -31,4 +29,4 @@ rule probe_features:
 
 rule probes:
     input:
-        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBES for dataset in having(probe)],
+        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBE_MODULES for dataset in having(probe)],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from spatialmae.config import Config
+from spatialmae.config import SOURCE_MODULES, Config
 from spatialmae.data.dataset import ImageData
 from spatialmae.layout import Layout
 
 # The module is imported by name, so that a data set depends on its own source's code and no other's.
-MODULES = {"textures": "photos", "depth": "photos"}
 SEEDED = ("leaves", "digits", "cifar10", "folder")
 
 
@@ -21,7 +20,7 @@ def run(config: Config, dataset: str) -> None:
         arguments["seed"] = config.seeds.first
     if source.kind == "cifar10":
         arguments["cache"] = Layout.of(config).downloads
-    module = import_module(f"spatialmae.data.{MODULES.get(source.kind, source.kind)}")
+    module = import_module(f"spatialmae.data.{SOURCE_MODULES.get(source.kind, source.kind)}")
     data: ImageData = getattr(module, source.kind)(**arguments)
     if source.kind == "folder":
         module.print_skipped(data)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from spatialmae.config import Config, Dataset
+from spatialmae.config import PROBE_MODULES, Config, Dataset
 from spatialmae.data.dataset import ImageData
 from spatialmae.probe.ridge import LinearCode, split_features
 from spatialmae.stages.replicates import linear_solutions, replicates, write_replicates
 
 # Imported by name, so that a probe's table depends on its own code and no other probe's.
-PROBES = {"gabor": ("gabor", "GaborProbe"), "depth": ("depth", "DepthProbe"), "class": ("classification", "ClassProbe")}
+PROBES = {"gabor": "GaborProbe", "depth": "DepthProbe", "class": "ClassProbe"}
 
 
 def run(config: Config, probe: str, dataset: str) -> None:
@@ -33,6 +33,5 @@ def run(config: Config, probe: str, dataset: str) -> None:
 
 def _prepare(dataset: Dataset, probe: str, data: ImageData) -> Any:
     """The probe with its targets computed once for a replicate."""
-    module, name = PROBES[probe]
-    prepare = getattr(import_module(f"spatialmae.probe.{module}"), name)
+    prepare = getattr(import_module(f"spatialmae.probe.{PROBE_MODULES[probe]}"), PROBES[probe])
     return prepare(data, dataset.sigmas) if probe == "gabor" else prepare(data)
