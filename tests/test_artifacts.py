@@ -4,17 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialmae.artifacts import (
-    atomic_path,
-    read_table,
-    read_tensors,
-    write_json,
-    write_table,
-    write_tensors,
-    write_text,
-)
+from spatialmae.artifacts import atomic_path, read_tensors, write_json, write_tensors, write_text
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
+from spatialmae.tables import read_table, write_table
 
 
 def test_failure_leaves_nothing_and_keeps_the_old(tmp_path):

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from scipy import stats
 
-from spatialmae.artifacts import write_table, write_tensors
+from spatialmae.artifacts import write_tensors
 from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme
+from spatialmae.tables import write_table
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)

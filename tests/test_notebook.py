@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from spatialmae.artifacts import write_table
 from spatialmae.errors import UserError
 from spatialmae.notebook import run_notebook
+from spatialmae.tables import write_table
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 PARAMETERS = {"tables", "figures", "artifacts", "datasets", "name"}

@@ -1,4 +1,7 @@
-"""Artifacts on disk: written to a temporary name and renamed, so that none is ever half-written."""
+"""Artifacts on disk: written to a temporary name and renamed, so that none is ever half-written.
+
+Needs numpy alone, because training does; tables, which need pandas, are in :mod:`spatialmae.tables`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from spatialmae import tensorfile
 from spatialmae.errors import UserError
 
 
@@ -48,32 +49,12 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_table(path: Path | str, table: pd.DataFrame) -> None:
-    """Write a tidy CSV atomically; floats keep 10 significant digits."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.10g")
-
-
-def read_table(path: Path | str) -> pd.DataFrame:
-    """Read a CSV written by :func:`write_table`.
-
-    Raises:
-        UserError: the file is missing or empty.
-    """
-    try:
-        # "NULL" is a verdict here, not a missing value.
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise UserError(path, "table not found", "run the stage that makes it, e.g. `snakemake`") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(path, "table is empty", "delete it and run its stage again") from None
-
-
 def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray], metadata: Any = None) -> None:
     """Write named arrays as one safetensors file, with JSON-able ``metadata`` in its header."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(contiguous, metadata={"spatialmae": json.dumps(metadata)}))
+    # "format" tells other readers of safetensors, Hugging Face's among them, how to take the arrays.
+    header = {"format": "pt", "spatialmae": json.dumps(metadata)}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        tensorfile.write(file, tensors, header)
 
 
 def read_tensors(path: Path | str, prefix: str = "") -> tuple[dict[str, np.ndarray], Any]:
@@ -83,12 +64,9 @@ def read_tensors(path: Path | str, prefix: str = "") -> tuple[dict[str, np.ndarr
         UserError: the file is missing, truncated or not a safetensors file of this project.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            metadata = json.loads(header["spatialmae"])
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
-            return {name: file.get_tensor(name) for name in names}, metadata
+        tensors, header = tensorfile.read(path, lambda name: name.startswith(prefix))
+        return tensors, json.loads(header["spatialmae"])
     except FileNotFoundError:
         raise UserError(path, "artifact not found", "run the stage that makes it, e.g. `snakemake`") from None
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError) as error:
         raise UserError(path, f"not a readable artifact ({error})", "delete it and run its stage again") from None

@@ -6,7 +6,8 @@ from fractions import Fraction
 from math import floor
 
 import numpy as np
-from jaxtyping import Bool
+
+from spatialmae.shapes import Bool
 
 
 def check_mask_ratio(mask_ratio: float) -> float:

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from spatialmae.artifacts import read_table
 from spatialmae.claims.ledger import Claim, Difference, Estimand, Selector, TestPlan
 from spatialmae.errors import UserError
+from spatialmae.tables import read_table
 
 FLOAT_TOLERANCE = 1e-9
 

@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from spatialmae.artifacts import write_table
 from spatialmae.claims import rules
 from spatialmae.claims.ledger import Claim, Control, Ledger, Rule, TestPlan, load_ledger
 from spatialmae.claims.measurements import Measurements, measure
 from spatialmae.claims.rules import MINIMUM_SEEDS, Evidence
+from spatialmae.tables import write_table
 
 CLAIMS_COLUMNS = [
     *("id", "paper", "statement", "type", "tier", "fidelity", "estimate", "ci_low", "ci_high", "n_seeds", "p"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spatialmae.artifacts import read_table
+from spatialmae.tables import read_table
 
 
 def available(tables: Path | str, table: str, datasets: Iterable[str]) -> list[str]:

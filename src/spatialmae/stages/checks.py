@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from spatialmae.artifacts import write_table
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.linear.checks import check_gradient_descent, check_monte_carlo, check_pca
 from spatialmae.stages.replicates import moments_of, replicates
+from spatialmae.tables import write_table
 
 
 def run(config: Config) -> None:

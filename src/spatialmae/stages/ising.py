@@ -11,7 +11,6 @@ from jaxtyping import Float64
 from tqdm import tqdm
 
 from spatialmae.analysis.ising import border_distance, edge_centre_ratio, patch_energy
-from spatialmae.artifacts import write_table
 from spatialmae.config import Config
 from spatialmae.data.dataset import ImageData
 from spatialmae.data.ising import ising_chain, ising_lattice
@@ -20,6 +19,7 @@ from spatialmae.layout import Layout
 from spatialmae.linear.closed_form import Solution, solve
 from spatialmae.linear.objective import Corruption
 from spatialmae.linear.sweep import Sweep
+from spatialmae.tables import write_table
 
 
 def run(config: Config) -> None:

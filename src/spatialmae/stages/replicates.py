@@ -11,12 +11,13 @@ from jaxtyping import Float64
 from tqdm import tqdm
 
 from spatialmae.analysis.jackknife import WHOLE, pseudo_values
-from spatialmae.artifacts import read_tensors, write_table
+from spatialmae.artifacts import read_tensors
 from spatialmae.config import Config
 from spatialmae.data.dataset import ImageData, Split
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.linear.moments import Moments
+from spatialmae.tables import write_table
 
 # Columns that tell rows of one replicate apart; the rest are estimates, or notes on how they were made.
 KEYS = (

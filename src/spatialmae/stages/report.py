@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spatialmae.artifacts import read_table, write_json, write_text
+from spatialmae.artifacts import write_json, write_text
 from spatialmae.config import Config
 from spatialmae.figures.catalogue import drawn_figures
 from spatialmae.layout import Layout
 from spatialmae.report.page import render
 from spatialmae.report.provenance import collect_provenance
+from spatialmae.tables import read_table
 
 DEVIATIONS = Path("docs/deviations.md")
 

@@ -1,0 +1,239 @@
+"""The masked autoencoder of He et al. (CVPR 2022), small, for images of any shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from spatialmae.model.config import MAEConfig
+from spatialmae.model.masking import Masks
+from spatialmae.model.patches import patchify, sincos_positions, unpatchify
+from spatialmae.model.transformer import Attention, AttentionKernel, Block
+from spatialmae.shapes import Float
+
+Intermediates = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MAEOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        loss: mean squared error over the patches that the objective counts, a scalar.
+        pred: predicted patches in :func:`~spatialmae.model.patches.patchify`'s order; with ``norm_pix_loss`` in
+            units of each target patch's own mean and deviation.
+        mask: 1 = hidden.
+        masks: the masks, with ``ids_keep`` and ``ids_restore``.
+        latent: the encoder's tokens, [CLS] first, then the visible patches in the order of ``ids_keep``, after the
+            last norm; with a bottleneck, before it.
+        intermediates: if asked for, by name: ``encoder/embedded``, ``encoder/block{i}`` (N, 1+K, D),
+            ``encoder/block{i}/attention`` (N, heads, 1+K, 1+K), ``encoder/norm``, ``bottleneck``, and the decoder's
+            likewise (``decoder/…``, all 1+L tokens in image order). A fused attention leaves no map.
+    """
+
+    loss: Float[Tensor, ""]
+    pred: Float[Tensor, "N L ppC"]
+    mask: Float[Tensor, "N L"]
+    masks: Masks
+    latent: Float[Tensor, "N 1+K D"]
+    intermediates: Intermediates = field(default_factory=dict)
+
+
+class MaskedAutoencoder(nn.Module):
+    """A ViT encoder that sees the visible patches alone, and a light decoder that predicts all patches.
+
+    Given the same weights and noise it equals ``transformers.ViTMAEForPreTraining``; see
+    :meth:`from_huggingface` and :meth:`to_huggingface`.
+    """
+
+    encoder_positions: Tensor
+    decoder_positions: Tensor
+
+    def __init__(self, config: MAEConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.patch_embedding = nn.Linear(c.patch_dim, c.encoder_dim)
+        self.cls_token = nn.Parameter(torch.empty(c.encoder_dim))
+        self.encoder = nn.ModuleList(
+            Block(c.encoder_dim, c.encoder_heads, c.mlp_ratio, c.layer_norm_eps) for _ in range(c.encoder_depth)
+        )
+        self.encoder_norm = nn.LayerNorm(c.encoder_dim, eps=c.layer_norm_eps)
+        self.bottleneck = nn.Identity() if c.bottleneck is None else nn.Linear(c.encoder_dim, c.bottleneck)
+        self.decoder_embedding = nn.Linear(c.bottleneck or c.encoder_dim, c.decoder_dim)
+        self.mask_token = nn.Parameter(torch.empty(c.decoder_dim))
+        self.decoder = nn.ModuleList(
+            Block(c.decoder_dim, c.decoder_heads, c.mlp_ratio, c.layer_norm_eps) for _ in range(c.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(c.decoder_dim, eps=c.layer_norm_eps)
+        self.decoder_pred = nn.Linear(c.decoder_dim, c.patch_dim)
+        self.register_buffer("encoder_positions", sincos_positions(c.encoder_dim, c.grid))
+        self.register_buffer("decoder_positions", sincos_positions(c.decoder_dim, c.grid))
+        self.initialise()
+
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights as facebookresearch/mae does: Xavier-uniform matrices, zero biases, tokens of σ = .02."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.cls_token, std=0.02, generator=generator)
+        nn.init.normal_(self.mask_token, std=0.02, generator=generator)
+
+    def forward(
+        self,
+        images: Float[Tensor, "N C H W"],
+        noise: Float[Tensor, "N _"] | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        intermediates: bool = False,
+    ) -> MAEOutput:
+        """Mask, encode, decode, and compare with the images.
+
+        Args:
+            images: normalised images, float (N, C, H, W).
+            noise: uniform in [0, 1), (N, L), or (N, units) with ``mask_unit``: lowest noise stays visible. None
+                draws it.
+            generator: draws the masks, and the input noise of a DAE; None: torch's global one.
+            intermediates: collect every layer's tokens and attention maps.
+
+        Raises:
+            ValueError: images or noise have another shape than the configuration says.
+        """
+        self._check(images)
+        if noise is None:
+            size = (len(images), self.config.n_units)
+            noise = torch.rand(size, generator=generator, device=images.device)
+        masks = Masks.from_noise(self.config, noise)
+        seen = self.corrupt(images, generator)
+        kept: Intermediates = {}
+        latent = self.encode(seen, masks, kept if intermediates else None)
+        pred = self.decode(latent, masks, kept if intermediates else None)
+        return MAEOutput(self.loss(images, pred, masks.mask), pred, masks.mask, masks, latent, kept)
+
+    def corrupt(
+        self, images: Float[Tensor, "N C H W"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        """The images with the DAE's noise, if the configuration has any."""
+        if self.config.noise_std == 0:
+            return images
+        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return images + self.config.noise_std * noise
+
+    def encode(
+        self, images: Float[Tensor, "N C H W"], masks: Masks | None = None, kept: Intermediates | None = None
+    ) -> Float[Tensor, "N 1+K D"]:
+        """The encoder's tokens after its last norm, [CLS] first; nothing is masked by default, and nothing random.
+
+        Args:
+            images: normalised images.
+            masks: which patches are seen; None: all.
+            kept: a dictionary to collect intermediates in.
+
+        Raises:
+            ValueError: images have another shape than the configuration says.
+        """
+        self._check(images)
+        if masks is None:
+            masks = Masks.none_hidden(len(images), self.config.n_patches, images.device)
+        patches = patchify(images, self.config.patch_size)
+        ids = masks.ids_keep[..., None]
+        # Only visible patches are embedded; expanding the index costs nothing, gathering after would.
+        visible = patches.gather(1, ids.expand(-1, -1, patches.shape[-1]))
+        tokens = self.patch_embedding(visible) + self.encoder_positions[1:][masks.ids_keep]
+        cls = (self.cls_token + self.encoder_positions[0]).expand(len(images), 1, -1)
+        x = torch.cat([cls.to(tokens.dtype), tokens], dim=1)
+        padding = masks.keep_padding
+        if padding is not None:
+            padding = torch.cat([torch.zeros_like(padding[:, :1]), padding], dim=1)
+        x = _run(self.encoder, x, padding, "encoder", kept)
+        return _keep(kept, "encoder/norm", self.encoder_norm(x))
+
+    def decode(
+        self, latent: Float[Tensor, "N 1+K D"], masks: Masks, kept: Intermediates | None = None
+    ) -> Float[Tensor, "N L ppC"]:
+        """Predicted patches from the encoder's tokens of the visible ones."""
+        x = self.decoder_embedding(_keep(kept, "bottleneck", self.bottleneck(latent)))
+        n, n_patches = masks.mask.shape
+        hidden = self.mask_token.to(x.dtype).expand(n, n_patches - (x.shape[1] - 1), -1)
+        # Patch i stands at ids_restore[i] of (visible, hidden); padding holds hidden patches, which see no latent.
+        ordered = torch.cat([x[:, 1:], hidden], dim=1).gather(
+            1, masks.ids_restore[..., None].expand(-1, -1, x.shape[2])
+        )
+        if masks.keep_padding is not None:
+            ordered = torch.where(masks.mask[..., None] > 0, self.mask_token.to(x.dtype), ordered)
+        x = torch.cat([x[:, :1], ordered], dim=1) + self.decoder_positions
+        x = _run(self.decoder, x, None, "decoder", kept)
+        return self.decoder_pred(_keep(kept, "decoder/norm", self.decoder_norm(x))[:, 1:])
+
+    def targets(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N L ppC"]:
+        """What is predicted: the patches, each normalised by itself with ``norm_pix_loss``."""
+        patches = patchify(images, self.config.patch_size)
+        if not self.config.norm_pix_loss:
+            return patches
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        return (patches - mean) / (variance + 1e-6).sqrt()
+
+    def loss(
+        self, images: Float[Tensor, "N C H W"], pred: Float[Tensor, "N L ppC"], mask: Float[Tensor, "N L"]
+    ) -> Float[Tensor, ""]:
+        """Mean squared error over hidden patches, or over all with ``loss_on="all"``."""
+        error = (pred.float() - self.targets(images)).square().mean(dim=-1)
+        if self.config.loss_on == "all":
+            return error.mean()
+        return (error * mask).sum() / mask.sum()
+
+    def reconstruct(self, images: Float[Tensor, "N C H W"], masks: Masks | None = None) -> Float[Tensor, "N C H W"]:
+        """Predicted images, from all patches by default. Patches that no loss ever trained are arbitrary.
+
+        Raises:
+            ValueError: the model predicts normalised patches (``norm_pix_loss``), which are no image.
+        """
+        if self.config.norm_pix_loss:
+            raise ValueError("norm_pix_loss: predictions are in units of each target patch, which are no image")
+        if masks is None:
+            masks = Masks.none_hidden(len(images), self.config.n_patches, images.device)
+        pred = self.decode(self.encode(images, masks), masks)
+        return unpatchify(pred, self.config.patch_size, self.config.image_hw)
+
+    @contextmanager
+    def attention_kernel(self, kernel: AttentionKernel) -> Iterator[None]:
+        """Compute attention by ``kernel`` inside the block: explicit for maps and derivatives, fused for memory."""
+        modules = [module for module in self.modules() if isinstance(module, Attention)]
+        before = [module.kernel for module in modules]
+        for module in modules:
+            module.kernel = kernel
+        try:
+            yield
+        finally:
+            for module, name in zip(modules, before, strict=True):
+                module.kernel = name
+
+    def _check(self, images: Tensor) -> None:
+        expected = (self.config.channels, *self.config.image_hw)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"images have shape {tuple(images.shape)}, not (N, {', '.join(map(str, expected))})")
+
+
+def _run(
+    blocks: nn.ModuleList, x: Tensor, padding: Tensor | None, name: str, kept: Intermediates | None
+) -> Float[Tensor, "N T D"]:
+    _keep(kept, f"{name}/embedded", x)
+    for i, block in enumerate(blocks):
+        x, attention = block(x, padding)
+        _keep(kept, f"{name}/block{i}", x)
+        if attention is not None:
+            _keep(kept, f"{name}/block{i}/attention", attention)
+    return x
+
+
+def _keep(kept: Intermediates | None, name: str, value: Tensor) -> Tensor:
+    if kept is not None:
+        kept[name] = value
+    return value

@@ -1,0 +1,53 @@
+"""Settings of the model and its training: dataclasses, since pydantic is not on every machine that trains."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields
+from typing import Any
+
+
+def setting(default: Any, meaning: str) -> Any:
+    """A dataclass field with its default and its meaning, from which docs/configuration.md is generated."""
+    return field(default=default, metadata={"meaning": meaning})
+
+
+def check_known(cls: type, values: dict[str, Any]) -> None:
+    """Refuse keys that are no field of a dataclass.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    unknown = sorted(set(values) - {f.name for f in fields(cls)})
+    if unknown:
+        raise ValueError(f"{unknown[0]}: unknown key; remove it or correct its spelling")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is no integer of at least ``least``.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: {value!r} is not an integer of {least} or more; change it")
+
+
+def check_number(name: str, value: object, *, positive: bool = True) -> None:
+    """Refuse what is no finite number, or negative, or zero where ``positive``.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf") or (positive and value == 0):  # type: ignore[operator]
+        raise ValueError(f"{name}: {value!r} is not a {'positive' if positive else 'non-negative'} number; change it")
+
+
+def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
+    """Refuse what is not among the choices.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(map(str, choices))}")
