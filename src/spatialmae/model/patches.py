@@ -9,7 +9,7 @@ from spatialmae.shapes import Float
 
 
 def patchify(images: Float[Tensor, "N C H W"], patch_size: int) -> Float[Tensor, "N L ppC"]:
-    """Patches in row-major order; a patch is flattened in the order (row, column, channel), as in facebookresearch/mae."""
+    """Patches in row-major order, each flattened in facebookresearch/mae's order (row, column, channel)."""
     n, channels, height, width = images.shape
     p, rows, columns = patch_size, height // patch_size, width // patch_size
     patches = images.reshape(n, channels, rows, p, columns, p).permute(0, 2, 4, 3, 5, 1)
