@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class MAEOutput:
     pred: Float[Tensor, "N L ppC"]
     mask: Float[Tensor, "N L"]
     masks: Masks
-    latent: Float[Tensor, "N 1+K D"]
+    latent: Float[Tensor, "N T D"]
     intermediates: Intermediates = field(default_factory=dict)
 
 
@@ -53,7 +53,7 @@ class MaskedAutoencoder(nn.Module):
     encoder_positions: Tensor
     decoder_positions: Tensor
 
-    def __init__(self, config: MAEConfig) -> None:
+    def __init__(self, config: MAEConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = c = config
         self.patch_embedding = nn.Linear(c.patch_dim, c.encoder_dim)
@@ -72,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_pred = nn.Linear(c.decoder_dim, c.patch_dim)
         self.register_buffer("encoder_positions", sincos_positions(c.encoder_dim, c.grid))
         self.register_buffer("decoder_positions", sincos_positions(c.decoder_dim, c.grid))
-        self.initialise()
+        self.initialise(generator)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights as facebookresearch/mae does: Xavier-uniform matrices, zero biases, tokens of σ = .02."""
@@ -92,6 +92,7 @@ class MaskedAutoencoder(nn.Module):
         noise: Float[Tensor, "N _"] | None = None,
         generator: torch.Generator | None = None,
         *,
+        seen: Float[Tensor, "N C H W"] | None = None,
         intermediates: bool = False,
     ) -> MAEOutput:
         """Mask, encode, decode, and compare with the images.
@@ -101,6 +102,7 @@ class MaskedAutoencoder(nn.Module):
             noise: uniform in [0, 1), (N, L), or (N, units) with ``mask_unit``: lowest noise stays visible. None
                 draws it.
             generator: draws the masks, and the input noise of a DAE; None: torch's global one.
+            seen: what the encoder gets in place of the images, such as a DAE's noisy ones; None: :meth:`corrupt` makes it.
             intermediates: collect every layer's tokens and attention maps.
 
         Raises:
@@ -111,7 +113,8 @@ class MaskedAutoencoder(nn.Module):
             size = (len(images), self.config.n_units)
             noise = torch.rand(size, generator=generator, device=images.device)
         masks = Masks.from_noise(self.config, noise)
-        seen = self.corrupt(images, generator)
+        if seen is None:
+            seen = self.corrupt(images, generator)
         kept: Intermediates = {}
         latent = self.encode(seen, masks, kept if intermediates else None)
         pred = self.decode(latent, masks, kept if intermediates else None)
@@ -128,7 +131,7 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(
         self, images: Float[Tensor, "N C H W"], masks: Masks | None = None, kept: Intermediates | None = None
-    ) -> Float[Tensor, "N 1+K D"]:
+    ) -> Float[Tensor, "N T D"]:
         """The encoder's tokens after its last norm, [CLS] first; nothing is masked by default, and nothing random.
 
         Args:
@@ -156,7 +159,7 @@ class MaskedAutoencoder(nn.Module):
         return _keep(kept, "encoder/norm", self.encoder_norm(x))
 
     def decode(
-        self, latent: Float[Tensor, "N 1+K D"], masks: Masks, kept: Intermediates | None = None
+        self, latent: Float[Tensor, "N T D"], masks: Masks, kept: Intermediates | None = None
     ) -> Float[Tensor, "N L ppC"]:
         """Predicted patches from the encoder's tokens of the visible ones."""
         x = self.decoder_embedding(_keep(kept, "bottleneck", self.bottleneck(latent)))
@@ -184,10 +187,11 @@ class MaskedAutoencoder(nn.Module):
         self, images: Float[Tensor, "N C H W"], pred: Float[Tensor, "N L ppC"], mask: Float[Tensor, "N L"]
     ) -> Float[Tensor, ""]:
         """Mean squared error over hidden patches, or over all with ``loss_on="all"``."""
-        error = (pred.float() - self.targets(images)).square().mean(dim=-1)
+        error = (pred - self.targets(images)).square().mean(dim=-1)
         if self.config.loss_on == "all":
             return error.mean()
-        return (error * mask).sum() / mask.sum()
+        # Independent masks may hide nothing in a whole batch.
+        return (error * mask).sum() / mask.sum().clamp(min=1)
 
     def reconstruct(self, images: Float[Tensor, "N C H W"], masks: Masks | None = None) -> Float[Tensor, "N C H W"]:
         """Predicted images, from all patches by default. Patches that no loss ever trained are arbitrary.
@@ -202,18 +206,37 @@ class MaskedAutoencoder(nn.Module):
         pred = self.decode(self.encode(images, masks), masks)
         return unpatchify(pred, self.config.patch_size, self.config.image_hw)
 
-    @contextmanager
-    def attention_kernel(self, kernel: AttentionKernel) -> Iterator[None]:
-        """Compute attention by ``kernel`` inside the block: explicit for maps and derivatives, fused for memory."""
-        modules = [module for module in self.modules() if isinstance(module, Attention)]
-        before = [module.kernel for module in modules]
-        for module in modules:
-            module.kernel = kernel
-        try:
-            yield
-        finally:
-            for module, name in zip(modules, before, strict=True):
-                module.kernel = name
+    def set_attention_kernel(self, kernel: AttentionKernel) -> None:
+        """Compute attention by "explicit" products, whose maps and forward-mode derivatives exist, or "fused"."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.kernel = kernel
+
+    def save_pretrained(self, folder: Path | str, extra: dict[str, Any] | None = None) -> None:
+        """Write the model to a folder; see :func:`spatialmae.model.checkpoint.save_pretrained`."""
+        from spatialmae.model.checkpoint import save_pretrained
+
+        save_pretrained(self, folder, extra)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> MaskedAutoencoder:
+        """Read a model from a folder; see :func:`spatialmae.model.checkpoint.load_pretrained`."""
+        from spatialmae.model.checkpoint import load_pretrained
+
+        return load_pretrained(folder)
+
+    @classmethod
+    def from_huggingface(cls, vit_mae: nn.Module) -> MaskedAutoencoder:
+        """Convert Hugging Face's model; see :func:`spatialmae.model.huggingface.from_huggingface`."""
+        from spatialmae.model.huggingface import from_huggingface
+
+        return from_huggingface(vit_mae)
+
+    def to_huggingface(self) -> nn.Module:
+        """Convert to Hugging Face's model; see :func:`spatialmae.model.huggingface.to_huggingface`."""
+        from spatialmae.model.huggingface import to_huggingface
+
+        return to_huggingface(self)
 
     def _check(self, images: Tensor) -> None:
         expected = (self.config.channels, *self.config.image_hw)

@@ -1,0 +1,113 @@
+"""Checkpoints: a folder with the weights as safetensors and everything else as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatialmae.artifacts import read_tensors, write_json, write_tensors
+from spatialmae.errors import UserError
+from spatialmae.model.config import MAEConfig
+from spatialmae.model.mae import MaskedAutoencoder
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save_pretrained(model: MaskedAutoencoder, folder: Path | str, extra: dict[str, Any] | None = None) -> None:
+    """Write a model to a folder: weights first, so that a folder with a configuration has weights.
+
+    Args:
+        model: in any floating type; bfloat16, which numpy lacks, is stored as float32.
+        folder: made where it does not exist.
+        extra: JSON-able values to keep in ``config.json`` beside the model's.
+
+    Raises:
+        ValueError: ``extra`` has a key ``model``.
+    """
+    extra = extra or {}
+    if "model" in extra:
+        raise ValueError("extra: the key 'model' is the model's own; give it another name")
+    write_tensors(Path(folder) / WEIGHTS, {name: _to_numpy(tensor) for name, tensor in model.state_dict().items()})
+    write_json(Path(folder) / CONFIG, {"model": model.config.to_dict(), **extra})
+
+
+def load_pretrained(folder: Path | str) -> MaskedAutoencoder:
+    """Read what :func:`save_pretrained` wrote; on the CPU, and without drawing random numbers.
+
+    Raises:
+        UserError: a file is missing or damaged, the configuration is not valid, or the weights are of another model.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        config = MAEConfig.from_dict(read_config(folder)["model"])
+    except ValueError as error:
+        problem, _, mend = str(error).rpartition("; ")
+        raise UserError(path, f"model.{problem}", mend) from None
+    path = Path(folder) / WEIGHTS
+    mend = "copy the checkpoint again, or save the model again"
+    if not path.is_file():
+        raise UserError(path, "weights not found", mend)
+    try:
+        tensors, _ = read_tensors(path)
+        return assemble(config, {name: torch.from_numpy(array) for name, array in tensors.items()})
+    except UserError as error:
+        raise UserError(path, error.problem, mend) from None
+    except ValueError as error:
+        raise UserError(path, f"not the weights of the model in {CONFIG} ({error})", mend) from None
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The contents of ``config.json``: the model's configuration under ``model``, and what was saved beside it.
+
+    Raises:
+        UserError: the folder or the file is missing, or is no checkpoint of ours.
+    """
+    path = Path(folder) / CONFIG
+    mend = f"give a folder with {WEIGHTS} and {CONFIG}; transformers' own: spatialmae import-huggingface"
+    if not path.parent.is_dir():
+        raise UserError(folder, "checkpoint not found", mend)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(path, "configuration not found", mend) from None
+    except ValueError as error:
+        raise UserError(path, f"not valid JSON ({error})", mend) from None
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise UserError(path, "model: missing, or no mapping", mend)
+    return values
+
+
+def assemble(config: MAEConfig, tensors: Mapping[str, Tensor]) -> MaskedAutoencoder:
+    """A model that holds these very tensors, by the names of its ``state_dict``.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape, or not of a floating type; the message names it.
+    """
+    # On the meta device nothing is allocated, initialised or drawn.
+    with torch.device("meta"):
+        model = MaskedAutoencoder(config)
+    expected = model.state_dict()
+    for name in (*expected, *tensors):
+        if name not in tensors:
+            raise ValueError(f"{name}: missing")
+        if name not in expected:
+            raise ValueError(f"{name}: unknown")
+        shape, right = tuple(tensors[name].shape), tuple(expected[name].shape)
+        if shape != right:
+            raise ValueError(f"{name}: has shape {shape}, not {right}")
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"{name}: is {tensors[name].dtype}, not of a floating type")
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

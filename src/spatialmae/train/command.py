@@ -1,0 +1,159 @@
+"""``python -m spatialmae train PLAN``: train the runs of a plan. Needs torch and numpy alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from spatialmae.artifacts import write_json
+from spatialmae.errors import UserError
+from spatialmae.train.batches import TrainingImages
+from spatialmae.train.code import code_digest
+from spatialmae.train.hardware import Hardware, n_cores
+from spatialmae.train.plan import Plan
+from spatialmae.train.runs import RunFolder
+from spatialmae.train.workers import Options, n_images, train_all
+
+KEEP = "SPATIALMAE_KEEP_TRAINED"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="spatialmae train",
+        description="Train the runs of a plan that are not finished, several side by side, and go on with begun ones. "
+        "Needs torch and numpy alone; `spatialmae plan` writes plans.",
+    )
+    result.add_argument("plan", type=Path, help="plan of a stage, results/<name>/training/<stage>.json")
+    result.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
+    result.add_argument("--workers", type=_positive, help="processes; default: one a core on a CPU, one on a GPU")
+    result.add_argument("--threads", type=_positive, help="threads of each process; default: cores / workers")
+    result.add_argument("--compile", choices=("auto", "yes", "no"), default="auto", help="default: where it pays")
+    result.add_argument("--max-minutes", type=float, help="leave unfinished runs then, to go on with in another call")
+    result.add_argument(
+        "--keep-trained",
+        action="store_true",
+        default=bool(os.environ.get(KEEP)),
+        help=f"take finished runs although the code has changed since; also {KEEP}=1",
+    )
+    return result
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: the plan or its data are unusable, a run failed, or time ran out before all were finished.
+    """
+    options = parser().parse_args(arguments)
+    plan = Plan.load(options.plan)
+    if not plan.runs:
+        raise UserError(options.plan, "runs: there is none", "write it again: spatialmae plan")
+    on_gpu = Hardware.choose("auto", 0, device=options.device).device.type == "cuda"
+    workers = min(options.workers or (1 if on_gpu else n_cores()), len(plan.runs))
+    deadline = None if options.max_minutes is None else time.time() + 60 * options.max_minutes
+    how = Options(
+        threads=options.threads or max(1, n_cores() // workers),
+        device=options.device,
+        compiled=options.compile,
+        keep_trained=options.keep_trained,
+        deadline=deadline,
+    )
+    train(plan, how, workers)
+
+
+def train(plan: Plan, options: Options, n_workers: int) -> None:
+    """Train a plan, telling progress on stderr, and write its manifest.
+
+    Raises:
+        UserError: as :func:`main`.
+    """
+    images = TrainingImages.load(plan.data)
+    meter = Meter(plan, len(images.train))
+    ended: dict[str, str] = {}
+    failed: list[UserError] = []
+    for message in train_all(plan, options, n_workers):
+        meter.count(message.run, message.images, message.resumed, message.ended)
+        if message.ended:
+            ended[message.run] = message.ended
+        if message.ended == "failed":
+            failed.append(UserError(Path(plan.runs_dir) / message.run, *message.problem))
+    meter.close()
+    if failed:
+        raise failed[0]
+    done = sum(end in ("trained", "kept") for end in ended.values())
+    if done < len(plan.runs):
+        problem = f"time ran out with {done} of {len(plan.runs)} runs finished"
+        raise UserError(plan.stage, problem, "run the same command again to go on")
+    write_json(plan.manifest, [_entry(plan, spec.name, images.sha256) for spec in plan.runs])
+
+
+def _entry(plan: Plan, name: str, data_sha256: str) -> dict[str, object]:
+    """A run in the manifest; its weights' hash makes what depends on them run again when they change."""
+    spec = next(spec for spec in plan.runs if spec.name == name)
+    folder = RunFolder(Path(plan.runs_dir) / name)
+    record = folder.finished(spec, data_sha256)
+    if record is None:
+        raise UserError(folder.path, "the finished run is damaged", "delete it and train it again")
+    matches = record["code_digest"] == code_digest()
+    return {"name": name, "weights_sha256": record["weights_sha256"], "code_matches": matches}
+
+
+class Meter:
+    """Progress of a plan on stderr: runs, images a second, time left. One line that renews itself, or one in 15 s."""
+
+    def __init__(self, plan: Plan, n_train: int) -> None:
+        self.totals = {spec.name: n_images(spec, n_train) for spec in plan.runs}
+        self.stage, self.done, self.ended = plan.stage, 0, 0
+        self.remaining = dict(self.totals)
+        self.start = self.printed = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+
+    def count(self, run: str, images: int, resumed: int, ended: str | None) -> None:
+        """Take note of images trained now, of those trained in an earlier session, and of a run's end."""
+        self.done += images
+        self.remaining[run] -= images + resumed
+        if ended in ("trained", "kept"):
+            self.remaining[run] = 0
+        self.ended += ended is not None
+        now = time.monotonic()
+        if now - self.printed >= (0.5 if self.terminal else 15):
+            self.printed = now
+            self.show()
+
+    def show(self) -> None:
+        """Print where the plan stands."""
+        seconds = time.monotonic() - self.start
+        rate = self.done / seconds
+        left = "?" if rate == 0 else _clock(sum(self.remaining.values()) / rate)
+        line = (
+            f"train {self.stage}: {self.ended}/{len(self.totals)} runs, {rate:,.0f} images/s, "
+            f"{_clock(seconds)} gone, {left} left"
+        )
+        print(
+            f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    def close(self) -> None:
+        """Print the last line."""
+        self.show()
+        if self.terminal:
+            print(file=sys.stderr)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return value

@@ -1,0 +1,102 @@
+"""What is to be trained: runs, each named by its settings and seed, and plans, the runs of one stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spatialmae.artifacts import write_json
+from spatialmae.errors import UserError
+from spatialmae.model.config import MAEConfig
+from spatialmae.train.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run: data set, model, training and seed decide all of it."""
+
+    dataset: str
+    model: MAEConfig
+    train: TrainConfig
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names the run for a reader, and by a hash of all its settings for good."""
+        unit = "" if self.model.mask_unit is None else f"-u{self.model.mask_unit}"
+        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return (
+            f"{self.dataset}-p{self.model.patch_size}{unit}-m{self.model.mask_ratio:g}-e{self.train.epochs}"
+            f"-s{self.seed}-{digest[:8]}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, JSON-able."""
+        return {
+            "dataset": self.dataset,
+            "model": self.model.to_dict(),
+            "train": self.train.to_dict(),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunSpec:
+        """From JSON-able settings.
+
+        Raises:
+            ValueError: naming the field, and the mend.
+            KeyError: a setting is missing.
+        """
+        model, train = MAEConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"])
+        return cls(str(values["dataset"]), model, train, int(values["seed"]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one stage, on one data set.
+
+    On disk all paths are relative to the plan, so that plan, data and runs can be carried to another machine and back.
+
+    Attributes:
+        stage: name of the stage.
+        data: the images, ``data/<dataset>.safetensors``.
+        runs_dir: folder that holds a folder for each run.
+        manifest: written when every run is finished.
+        runs: what is to be trained.
+    """
+
+    stage: str
+    data: Path
+    runs_dir: Path
+    manifest: Path
+    runs: tuple[RunSpec, ...]
+
+    def save(self, path: Path | str) -> None:
+        """Write as JSON, atomically."""
+        folder = Path(path).parent
+        paths = {name: os.path.relpath(getattr(self, name), folder) for name in ("data", "runs_dir", "manifest")}
+        write_json(path, {"stage": self.stage, **paths, "runs": [run.to_dict() for run in self.runs]})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Plan:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: the file is missing, or no valid plan.
+        """
+        mend = "write it again: spatialmae plan"
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            folder = Path(path).parent
+            paths = {name: folder / values[name] for name in ("data", "runs_dir", "manifest")}
+            return cls(str(values["stage"]), **paths, runs=tuple(RunSpec.from_dict(run) for run in values["runs"]))
+        except FileNotFoundError:
+            raise UserError(path, "plan not found", mend) from None
+        except KeyError as error:
+            raise UserError(path, f"{error.args[0]}: missing", mend) from None
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(path, f"not a valid plan ({error})", mend) from None

@@ -1,0 +1,81 @@
+"""How a model is trained: everything that, with the seed, decides its weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from spatialmae.setting import check_choice, check_count, check_known, check_number, setting
+
+Augmentation = Literal["none", "flip", "crop"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Length, optimizer, augmentation and precision of a training run.
+
+    Raises:
+        ValueError: a value is impossible, or two do not go together; the message names the field and the mend.
+    """
+
+    epochs: int = setting(100, "passes over the training images")
+    batch_size: int = setting(256, "images a step; an epoch drops what does not fill a batch")
+    base_lr: float = setting(1.5e-4, "peak learning rate for a batch of 256; it grows in proportion to the batch")
+    min_lr: float = setting(0.0, "learning rate that the cosine ends at")
+    warmup_epochs: float = setting(5.0, "epochs of linear warm-up")
+    weight_decay: float = setting(0.05, "AdamW's decay of matrices; biases, norms and tokens are not decayed")
+    beta1: float = setting(0.9, "AdamW's decay of the mean of gradients, in [0, 1)")
+    beta2: float = setting(0.95, "AdamW's decay of the mean of squared gradients, in [0, 1)")
+    clip_grad: float | None = setting(None, "largest norm of the gradient; null: no clipping")
+    augmentation: Augmentation = setting("flip", "mirror at random (`flip`), also crop and resize (`crop`), or `none`")
+    crop_scale: float = setting(0.2, "smallest share of the image's area that `crop` keeps, in (0, 1]")
+    precision: Precision = setting("auto", "`bf16` mixed precision, `fp32`, or bf16 where the hardware has it (`auto`)")
+    snapshots: tuple[int, ...] = setting((), "epochs after which the weights are kept as well; 0: before training")
+
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        for name in ("base_lr", "crop_scale"):
+            check_number(name, getattr(self, name))
+        for name in ("min_lr", "warmup_epochs", "weight_decay", "beta1", "beta2"):
+            check_number(name, getattr(self, name), positive=False)
+        if self.clip_grad is not None:
+            check_number("clip_grad", self.clip_grad)
+        check_choice("augmentation", self.augmentation, get_args(Augmentation))
+        check_choice("precision", self.precision, get_args(Precision))
+        if self.crop_scale > 1:
+            raise ValueError(f"crop_scale: {self.crop_scale} is more than the whole image; lower it to 1 or less")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not below 1; lower it")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs={self.epochs}; lower it")
+        if self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr: {self.min_lr} is above the peak learning rate {self.peak_lr:g}; lower it")
+        if not isinstance(self.snapshots, tuple):
+            raise ValueError(f"snapshots: {self.snapshots!r} is no list of epochs; give one")
+        for epoch in self.snapshots:
+            check_count("snapshots", epoch, least=0)
+            if epoch > self.epochs:
+                raise ValueError(f"snapshots: {epoch} is after the last of {self.epochs} epochs; lower it")
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of the warm-up: base_lr × batch_size / 256 (Goyal et al., 2017)."""
+        return self.base_lr * self.batch_size / 256
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, JSON-able."""
+        return asdict(self) | {"snapshots": list(self.snapshots)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """From JSON-able fields.
+
+        Raises:
+            ValueError: a field is unknown, or a value is impossible.
+        """
+        check_known(cls, values)
+        snapshots = values.get("snapshots", ())
+        return cls(**values | {"snapshots": tuple(snapshots) if isinstance(snapshots, list) else snapshots})

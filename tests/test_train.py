@@ -1,0 +1,431 @@
+"""Training is a function of its settings and seed, goes on bit for bit, and runs with torch and numpy alone."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from spatialmae.artifacts import write_tensors
+from spatialmae.data.digits import digits
+from spatialmae.errors import UserError
+from spatialmae.model import MAEConfig
+from spatialmae.train.batches import TrainingImages, channel_statistics, random_flip, random_resized_crop
+from spatialmae.train.code import NUMERIC, bare_source, code_digest
+from spatialmae.train.command import main
+from spatialmae.train.hardware import Hardware
+from spatialmae.train.plan import Plan, RunSpec
+from spatialmae.train.runs import RunFolder, load_run, sha256_of
+from spatialmae.train.schedule import learning_rate
+from spatialmae.train.settings import TrainConfig
+from spatialmae.train.trainer import DivergedError, Trainer
+
+CPU = Hardware(torch.device("cpu"), "fp32", False, "explicit")
+MODEL = MAEConfig(
+    image_size=8, patch_size=2, channels=1,
+    encoder_dim=16, encoder_depth=1, encoder_heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
+TRAIN = TrainConfig(epochs=3, batch_size=64, base_lr=4e-3, warmup_epochs=1, precision="fp32")
+SPEC = RunSpec("digits", MODEL, TRAIN, 7)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "digits.safetensors"
+    digits(seed=0).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(stored):
+    return TrainingImages.load(stored)
+
+
+def take(trainer: Trainer, steps: int | None = None) -> Trainer:
+    for step in trainer.train():
+        if step == steps:
+            break
+    return trainer
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def untimed(trainer: Trainer) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.progress.log]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@given(st.integers(2, 500), st.data())
+def test_learning_rate_warms_up_linearly_and_falls_to_the_final_one(total, data):
+    warmup = data.draw(st.integers(0, total - 1))
+    rates = [
+        learning_rate(step, peak=0.3, final=0.01, warmup_steps=warmup, total_steps=total) for step in range(total + 1)
+    ]
+    assert np.allclose(np.diff([0, *rates[:warmup]]), 0.3 / max(warmup, 1))
+    assert rates[warmup] == pytest.approx(0.3)
+    assert rates[total] == pytest.approx(0.01)
+    assert (np.diff(rates[warmup:]) < 1e-12).all()
+
+
+def test_peak_learning_rate_is_in_proportion_to_the_batch():
+    assert TrainConfig(base_lr=1e-3, batch_size=64).peak_lr == pytest.approx(2.5e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "train"),
+    [
+        ({}, {}),
+        ({"noise_std": 0.5, "mask_ratio": 0.0, "loss_on": "all", "bottleneck": 2}, {"augmentation": "crop"}),
+        ({"masking": "bernoulli"}, {"augmentation": "none", "clip_grad": 0.1}),
+        ({"mask_unit": 4, "norm_pix_loss": True}, {"precision": "bf16"}),
+    ],
+)
+@pytest.mark.parametrize("stop", [5, 16, 32])  # early in an epoch of 16 steps, at its end, and at the second's
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path, model, train, stop):
+    spec = RunSpec("digits", replace(MODEL, **model), replace(TRAIN, **train), 3)
+    hardware = replace(CPU, precision=spec.train.precision)
+    whole = take(Trainer(spec, images, hardware))
+    assert whole.steps_per_epoch == 16
+    folder = RunFolder(tmp_path)
+    folder.save_state(take(Trainer(spec, images, hardware), stop))
+    torch.rand(3)  # the global generator must not matter
+    resumed = Trainer(spec, images, hardware)
+    assert folder.restore(resumed)
+    assert resumed.progress.step == stop
+    take(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert untimed(whole) == untimed(resumed)
+    assert whole.progress.validation == resumed.progress.validation
+    assert whole.progress.train_loss == resumed.progress.train_loss
+
+
+def test_training_learns(images):
+    trainer = take(Trainer(replace(SPEC, train=replace(TRAIN, epochs=12, base_lr=0.02)), images, CPU))
+    losses = [row["loss"] for row in trainer.progress.validation]
+    assert losses[-1] < 0.75 < losses[0]  # 1 is what the mean predicts
+    assert trainer.progress.train_loss == pytest.approx(losses[-1], rel=0.15)
+
+
+def test_a_step_is_plain_adamw_on_the_masked_loss(images):
+    trainer = Trainer(SPEC, images, CPU)
+    reference = Trainer(SPEC, images, CPU)
+    decayed = [p for p in reference.model.parameters() if p.ndim > 1]
+    plain = [p for p in reference.model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    order = torch.randperm(len(images.train), generator=reference.order_rng)
+    for step in range(4):
+        trainer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = (step + 1) / 16 * TRAIN.peak_lr
+        batch = images.train[order[64 * step : 64 * (step + 1)]].float() / 255
+        batch = random_flip((batch - images.mean) / images.std, reference.rng)
+        noise = torch.rand(64, 16, generator=reference.rng)
+        optimizer.zero_grad()
+        reference.model(batch, noise).loss.backward()
+        optimizer.step()
+    for name, value in reference.model.state_dict().items():
+        # The bias of keys has no gradient but rounding, which Adam scales up: not closer than this.
+        torch.testing.assert_close(trainer.model.state_dict()[name], value, atol=2e-5, rtol=1e-5)
+
+
+def test_seeds_differ_and_ratios_of_one_seed_are_paired(images):
+    first, again, other = (Trainer(replace(SPEC, seed=seed), images, CPU) for seed in (1, 1, 2))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+    ratio = Trainer(replace(SPEC, seed=1, model=replace(MODEL, mask_ratio=0.25)), images, CPU)
+    assert same(weights(first), weights(ratio))
+    assert torch.equal(first._next_ids(), ratio._next_ids())
+    assert not torch.equal(first._next_ids(), other._next_ids())
+
+
+def test_every_image_is_seen_once_an_epoch_and_orders_differ(images):
+    trainer = Trainer(SPEC, images, CPU)
+    epochs = []
+    for _ in range(2):
+        ids = []
+        for _ in range(trainer.steps_per_epoch):
+            ids.append(trainer._next_ids())
+            trainer.progress.step += 1
+        epochs.append(torch.cat(ids))
+        assert len(set(epochs[-1].tolist())) == 16 * 64
+    assert not torch.equal(*epochs)
+
+
+def test_a_diverging_loss_stops_the_run(images):
+    with pytest.raises(DivergedError, match=r"the loss is .* at step \d+, and was"):
+        take(Trainer(replace(SPEC, train=replace(TRAIN, base_lr=1e4)), images, CPU))
+
+
+def test_images_that_do_not_fit_are_refused(images):
+    with pytest.raises(ValueError, match=r"batch_size: 5000 exceeds the \d+ training images"):
+        Trainer(replace(SPEC, train=replace(TRAIN, batch_size=5000)), images, CPU)
+    with pytest.raises(ValueError, match=r"image_size: images are \(1, 8, 8\), the model takes \(3, 8, 8\)"):
+        Trainer(replace(SPEC, model=replace(MODEL, channels=3)), images, CPU)
+
+
+def test_normalisation_is_by_channel_of_the_training_images(images):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (50, 4, 5, 3), dtype=np.uint8)
+    pixels[..., 2] = 7
+    mean, std = channel_statistics(pixels)
+    scaled = pixels / 255
+    np.testing.assert_allclose(mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std, [*scaled.std(axis=(0, 1, 2))[:2], 1], rtol=1e-6)
+    batch = images.batch(torch.arange(len(images.train)), "none", 1.0, torch.Generator())
+    assert batch.mean().abs() < 1e-5
+    assert batch.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_flips_mirror_half_of_the_images():
+    images = torch.arange(2.0).expand(4000, 1, 3, 2)
+    flipped = random_flip(images, torch.Generator().manual_seed(0))
+    mirrored = (flipped == images.flip(3)).all(dim=(1, 2, 3))
+    assert ((flipped == images).all(dim=(1, 2, 3)) ^ mirrored).all()
+    assert 0.45 < mirrored.float().mean() < 0.55
+
+
+def test_crops_show_a_part_of_the_image_of_the_asked_size():
+    ramp = torch.linspace(0, 1, 64)
+    images = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64)]).expand(2000, 2, 64, 64)
+    crops = random_resized_crop(images, 0.2, torch.Generator().manual_seed(0))
+    assert crops.shape == images.shape
+    assert crops.min() >= 0 and crops.max() <= 1
+    # A ramp's range over the crop is its side, as a share of the image's.
+    width = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]).abs()
+    height = crops[:, 1, -1, 0] - crops[:, 1, 0, 0]
+    area, aspect = width * height, width / height
+    assert 0.15 < area.min() < 0.25 and 0.9 < area.max() <= 1
+    assert 0.7 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.4
+    mirrored = (crops[:, 0, 0, -1] < crops[:, 0, 0, 0]).float().mean()
+    assert 0.45 < mirrored < 0.55
+    constant = torch.full((3, 1, 8, 8), 5.0)
+    torch.testing.assert_close(random_resized_crop(constant, 0.3, torch.Generator()), constant)
+
+
+def test_a_run_is_named_by_every_setting():
+    names = {SPEC.name, replace(SPEC, seed=8).name, replace(SPEC, dataset="other").name}
+    other = {
+        "image_size": 16, "patch_size": 4, "channels": 3, "encoder_dim": 32, "encoder_depth": 2, "encoder_heads": 4,
+        "decoder_dim": 16, "decoder_depth": 2, "decoder_heads": 4, "mlp_ratio": 2.0, "mask_ratio": 0.5, "mask_unit": 4,
+        "masking": "bernoulli", "loss_on": "all", "norm_pix_loss": True, "noise_std": 0.1, "bottleneck": 3,
+        "layer_norm_eps": 1e-5,
+    }  # fmt: skip
+    assert set(other) == {f.name for f in fields(MAEConfig)}
+    names |= {replace(SPEC, model=replace(MODEL, **{name: value})).name for name, value in other.items()}
+    train = {
+        "epochs": 4, "batch_size": 32, "base_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 0.0, "weight_decay": 0.1,
+        "beta1": 0.8, "beta2": 0.999, "clip_grad": 1.0, "augmentation": "crop", "crop_scale": 0.5, "precision": "bf16",
+        "snapshots": (1,),
+    }  # fmt: skip
+    assert set(train) == {f.name for f in fields(TrainConfig)}
+    names |= {replace(SPEC, train=replace(TRAIN, **{name: value})).name for name, value in train.items()}
+    assert len(names) == 3 + len(other) + len(train)
+    assert SPEC.name.startswith("digits-p2-m0.75-e3-s7-")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs: 0 is not an integer of 1 or more"),
+        ({"batch_size": True}, "batch_size: True is not an integer"),
+        ({"base_lr": 0}, "base_lr: 0 is not a positive number"),
+        ({"base_lr": math.inf}, "base_lr: inf is not a positive number"),
+        ({"weight_decay": -1}, "weight_decay: -1 is not a non-negative number"),
+        ({"epochs": 5, "warmup_epochs": 5}, "warmup_epochs: 5 is not less than epochs=5"),
+        ({"beta2": 1.0}, "beta2: 1.0 is not below 1"),
+        ({"crop_scale": 1.5}, "crop_scale: 1.5 is more than the whole image"),
+        ({"snapshots": (200,)}, "snapshots: 200 is after the last of 100 epochs"),
+        ({"min_lr": 1.0}, "min_lr: 1.0 is above the peak learning rate"),
+        ({"lr": 1.0}, "lr: unknown key"),
+    ],
+)
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        TrainConfig.from_dict(values)
+
+
+@pytest.fixture
+def plan(tmp_path, stored):
+    """A plan of two runs, on disk, its paths relative."""
+    runs = (SPEC, replace(SPEC, seed=8, train=replace(TRAIN, snapshots=(0, 2))))
+    plan = Plan("test", stored, tmp_path / "runs", tmp_path / "training" / "test.manifest.json", runs)
+    plan.save(tmp_path / "training" / "test.json")
+    return tmp_path / "training" / "test.json"
+
+
+def test_plans_come_back_and_can_be_carried(plan, tmp_path):
+    values = json.loads(plan.read_text())
+    assert values["runs_dir"] == "../runs"
+    loaded = Plan.load(plan)
+    assert loaded.runs[0] == SPEC
+    assert loaded.runs_dir.resolve() == tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("stage"), "stage: missing"),
+        (lambda v: v["runs"][0]["model"].update(patch_size=3), "patch_size: 3 does not tile"),
+        (lambda v: v["runs"][0]["train"].update(pace=3), "pace: unknown key"),
+    ],
+)
+def test_damaged_plans_are_said_so(plan, change, message):
+    values = json.loads(plan.read_text())
+    change(values)
+    plan.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"test.json: .*{message}"):
+        Plan.load(plan)
+    plan.write_text("{")
+    with pytest.raises(UserError, match="test.json: not a valid plan"):
+        Plan.load(plan)
+    with pytest.raises(UserError, match="plan not found; write it again: spatialmae plan"):
+        Plan.load(plan.parent / "no.json")
+
+
+def test_a_plan_is_trained_once_and_damage_is_trained_again(plan, tmp_path, capsys):
+    main([str(plan), "--workers", "2"])
+    assert "train test: 2/2 runs" in capsys.readouterr().err
+    manifest = tmp_path / "training" / "test.manifest.json"
+    first = json.loads(manifest.read_text())
+    assert [entry["name"] for entry in first] == [spec.name for spec in Plan.load(plan).runs]
+    folders = [tmp_path / "runs" / entry["name"] for entry in first]
+    expected = {"model.safetensors", "config.json", "log.csv", "validation.csv", "run.json"}
+    assert {path.name for path in folders[0].iterdir()} == expected
+    assert {path.name for path in (folders[1] / "snapshots").iterdir()} == {"epoch0000", "epoch0002"}
+
+    times = [(folder / "run.json").stat().st_mtime_ns for folder in folders]
+    manifest.unlink()
+    (folders[1] / "model.safetensors").write_bytes(b"damaged")
+    main([str(plan), "--workers", "1"])
+    after = [(folder / "run.json").stat().st_mtime_ns for folder in folders]
+    assert after[0] == times[0] and after[1] > times[1]
+    assert json.loads(manifest.read_text()) == first
+
+
+def test_runs_of_other_code_are_trained_again_unless_kept(plan, tmp_path, monkeypatch):
+    main([str(plan), "--workers", "1"])
+    record = tmp_path / "runs" / SPEC.name / "run.json"
+    old = json.loads(record.read_text()) | {"code_digest": "another"}
+    record.write_text(json.dumps(old))
+    manifest = tmp_path / "training" / "test.manifest.json"
+    monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "1")
+    main([str(plan), "--workers", "1"])
+    assert [entry["code_matches"] for entry in json.loads(manifest.read_text())] == [False, True]
+    monkeypatch.delenv("SPATIALMAE_KEEP_TRAINED")
+    main([str(plan), "--workers", "1"])
+    assert json.loads(record.read_text())["code_digest"] == code_digest()
+    assert [entry["code_matches"] for entry in json.loads(manifest.read_text())] == [True, True]
+
+
+def test_out_of_time_leaves_states_that_the_next_call_goes_on_from(plan, tmp_path):
+    with pytest.raises(UserError, match=r"test: time ran out with 0 of 2 runs finished; run the same command again"):
+        main([str(plan), "--workers", "1", "--max-minutes", "0"])
+    assert not (tmp_path / "training" / "test.manifest.json").exists()
+    main([str(plan), "--workers", "1"])
+    whole = sha256_of(tmp_path / "runs" / SPEC.name / "model.safetensors")
+    trainer = Trainer(SPEC, TrainingImages.load(Plan.load(plan).data), CPU)
+    folder = RunFolder(tmp_path / "runs" / SPEC.name)
+    folder.record.unlink()
+    folder.weights.unlink()
+    folder.save_state(take(trainer, 30))
+    main([str(plan), "--workers", "1"])
+    assert sha256_of(folder.weights) == whole
+    assert not folder.state.exists()
+
+
+def test_damaged_and_foreign_states_are_not_used(images, tmp_path):
+    folder = RunFolder(tmp_path)
+    assert not folder.restore(Trainer(SPEC, images, CPU))
+    folder.save_state(take(Trainer(SPEC, images, CPU), 3))
+    other = Trainer(replace(SPEC, seed=9), images, CPU)
+    before = weights(other)
+    assert not folder.restore(other)
+    folder.state.write_bytes(folder.state.read_bytes()[:-100])
+    assert not folder.restore(other)
+    write_tensors(folder.state, {}, {"step": 3})
+    assert not folder.restore(other)
+    assert same(before, weights(other)) and other.progress.step == 0
+
+
+def test_a_failed_run_is_said_in_a_line_and_leaves_no_manifest(plan, tmp_path):
+    values = json.loads(plan.read_text())
+    values["runs"][0]["train"]["base_lr"] = 1e5
+    plan.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"the loss is .* at step .*; lower base_lr \(now 100000\)"):
+        main([str(plan), "--workers", "2"])
+    assert not (tmp_path / "training" / "test.manifest.json").exists()
+    assert (tmp_path / "runs" / Plan.load(plan).runs[1].name / "run.json").exists()
+
+
+def test_finished_runs_are_read_with_their_normalisation(plan, tmp_path, images):
+    main([str(plan), "--workers", "1"])
+    folder = tmp_path / "runs" / SPEC.name
+    run = load_run(folder)
+    pixels = images.validation[:5]
+    normalised = run.normalise(pixels.permute(0, 2, 3, 1))
+    torch.testing.assert_close(normalised, images.normalise(pixels))
+    torch.testing.assert_close(run.denormalise(normalised), pixels.permute(0, 2, 3, 1) / 255)
+    assert not run.model.training
+    assert run.record["images"] == 3 * 16 * 64
+    (folder / "model.safetensors").write_bytes((tmp_path / "runs" / SPEC.name / "model.safetensors").read_bytes()[:-4])
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_run(folder)
+    with pytest.raises(UserError, match="no finished training run; train it"):
+        load_run(tmp_path / "runs" / "none")
+
+
+def bare_machine(folder: Path) -> dict[str, str]:
+    """Environment of an interpreter that finds torch, numpy, what these need, and our sources; nothing else."""
+    folder.mkdir()
+    names, tops = ["torch", "numpy"], set()
+    for name in names:
+        distribution = metadata.distribution(name)
+        wanted = [Requirement(text) for text in distribution.requires or []]
+        names += [r.name for r in wanted if r.name not in names and (r.marker is None or r.marker.evaluate())]
+        tops |= {Path(distribution.locate_file(file.parts[0])) for file in distribution.files if file.parts[0] != ".."}
+    for path in tops:
+        if path.exists():
+            (folder / path.name).symlink_to(path)
+    assert not {"pandas", "pydantic", "safetensors"} & {path.name for path in folder.iterdir()}
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent.parent / 'src'}"}
+
+
+def test_training_needs_torch_and_numpy_alone(plan, tmp_path):
+    # -S: no site-packages.
+    command = [sys.executable, "-S", "-m", "spatialmae", "train", str(plan), "--workers", "1"]
+    environment = bare_machine(tmp_path / "bare")
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "training" / "test.manifest.json").exists()
+
+
+def test_bad_input_ends_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "spatialmae", "train", "no.json"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: no.json: plan not found; write it again: spatialmae plan\n"
+
+
+def test_the_code_digest_sees_code_and_nothing_else():
+    assert bare_source('"""Doc."""\n\nx = 1  # why\n\n\ndef f():\n    """Doc."""\n    return "# no comment"\n') == (
+        'x = 1\ndef f():\n    return "# no comment"'
+    )
+    root = Path(sys.modules["spatialmae"].__file__).parent
+    assert all(bare_source((root / name).read_text()) for name in NUMERIC)
