@@ -1,13 +1,16 @@
 """Configurations are valid, refuse what is wrong in one line, and hold every cell that the ledger asks for."""
 
+import subprocess
+import sys
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
 
 from spatialmae.claims.ledger import Difference, load_ledger
-from spatialmae.config import load_config, parse_config
+from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, load_config, parse_config
 from spatialmae.config_docs import configuration_page
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, datasets_with, drawn_figures
@@ -65,6 +68,45 @@ def test_shipped_configurations_are_valid(path):
         (("datasets", "digits", "groups"), 1, "datasets.digits.groups"),
         (("seeds", "first"), 50, "seeds.first: Input should be a multiple of 100"),
         (("checks", "dataset"), "photos", "checks.dataset: 'photos' is not among datasets"),
+        (("training", "ratios", "dataset"), "photos", "training.ratios.dataset: 'photos' is not among datasets; name"),
+        (("training", "ratios", "minutes"), 61, "training.ratios.minutes: Input should be less than or equal to 60"),
+        (("training", "ratios", "seeds"), 0, "training.ratios.seeds: Input should be greater than or equal to 1"),
+        (("training", "ratios", "epochs"), 3, "training.ratios.epochs: unknown key; remove it"),
+        (
+            ("training", "ratios", "model", "patch_size"),
+            3,
+            "training.ratios.model.patch_size: 3 does not tile 16×16",
+        ),
+        (("training", "ratios", "model", "depth"), 3, "training.ratios.model.depth: unknown key; remove it"),
+        (("training", "ratios", "model", "epochs"), 3, "training.ratios.model.epochs: unknown key; remove it"),
+        (("training", "ratios", "model", "channels"), 3, "model.channels: the data set decides it; remove it"),
+        (("training", "ratios", "model", "mask_ratio"), 0.5, "model.mask_ratio: it is in grid as well; remove one"),
+        (("training", "ratios", "train", "beta3"), 0.5, "training.ratios.train.beta3: unknown key; remove it"),
+        (
+            ("training", "ratios", "train", "snapshots"),
+            [9],
+            "train.snapshots: 9 is after the last of 2 epochs",
+        ),
+        (
+            ("training", "ratios", "train"),
+            {"epochs": 2},
+            "train.warmup_epochs: 5.0 is not less than epochs=2",
+        ),
+        (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.99], "grid.mask_ratio: 0.99 leaves none of 16 patches"),
+        (
+            ("training", "ratios", "grid", "mask_ratio"),
+            [],
+            "ratios.grid.mask_ratio: List should have at least 1",
+        ),
+        (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.5], "grid.mask_ratio: a value occurs twice; remove one"),
+        (("training", "ratios", "grid", "ratio"), [0.5], "training.ratios.grid.ratio: unknown key; remove it"),
+        (("training", "ratios", "grid", "image_size"), [8], "grid.image_size: the data set decides it; remove it"),
+        (
+            ("training", "ratios", "grid", "mask_unit"),
+            [None, 4],
+            "grid.mask_unit: null and the patch size are",
+        ),
+        (("training", "ratios/2"), {}, "training.ratios/2"),
         (("ising", "patch_sizes"), [16], "16 does not cut length=32 into 3 patches or more; lower it"),
     ],
 )
@@ -109,6 +151,28 @@ def test_seeds_follow_groups(values):
     assert config.dataset_seeds("leaves") == [0, 1]
     values["seeds"]["first"] = 300
     assert parse_config(values, "my.yaml").dataset_seeds("leaves") == [300, 301]
+
+
+def test_a_training_stage_is_the_product_of_its_grid_and_the_seeds(values):
+    values["seeds"]["first"] = 300
+    grid = {"mask_ratio": [0.5, 0.75], "beta1": [0.8, 0.9], "snapshots": [[0], [0, 1]]}
+    values["training"]["ratios"]["grid"] = grid
+    runs = parse_config(values, "my.yaml").training_runs("ratios")
+    cells = [(run.model.mask_ratio, run.train.beta1, run.train.snapshots, run.seed) for run in runs]
+    assert cells == list(product([0.5, 0.75], [0.8, 0.9], [(0,), (0, 1)], [300, 301]))
+    assert len({run.name for run in runs}) == len(runs)
+    assert {(run.dataset, run.model.image_size, run.model.channels) for run in runs} == {("leaves", 16, 3)}
+    values["training"]["ratios"]["grid"] = {}
+    assert [run.seed for run in parse_config(values, "my.yaml").training_runs("ratios")] == [300, 301]
+
+
+def test_no_two_settings_of_training_share_a_name():
+    assert not set(MODEL_FIELDS) & set(TRAIN_FIELDS)
+
+
+def test_a_configuration_is_read_without_importing_torch():
+    code = "import sys, spatialmae.config as c; c.load_config('config/smoke.yaml'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 from scipy import stats
 
 from spatialmae.artifacts import write_tensors
-from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme
+from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme, training
 from spatialmae.tables import write_table
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -203,6 +203,33 @@ def make_claims() -> tuple[pd.DataFrame, pd.DataFrame]:
     return ledger, detail
 
 
+def make_runs(seeds: int = SEEDS, patches: tuple[int, ...] = (4,)) -> pd.DataFrame:
+    table = grid(mask_ratio=RATIOS, patch_size=patches, seed=range(seeds))
+    names = table.astype(str).agg("-".join, axis=1)
+    fixed = {"stage": "ratios", "dataset": "leaves", "masking": "fixed", "bottleneck": np.nan, "epochs": 8}
+    return table.assign(name=names, mask_unit=table["patch_size"], **fixed)
+
+
+def make_curves(runs: pd.DataFrame, images: np.ndarray) -> pd.DataFrame:
+    table = runs[["name", "seed", "mask_ratio"]].merge(pd.DataFrame({"images": images}), how="cross")
+    loss = (0.4 + 0.3 * table["mask_ratio"]) * (1 + np.exp(-table["images"] / 1e4))
+    return table.assign(loss=loss * jitter(table))
+
+
+def make_losses(seeds: int, patches: tuple[int, ...] = (4,)) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    runs = make_runs(seeds, patches)
+    return runs, make_curves(runs, np.arange(1, 41) * 1200), make_curves(runs, np.arange(1, 9) * 6000)
+
+
+def make_reconstructions(runs: pd.DataFrame, channels: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    tensors = {"images": rng.integers(0, 256, (6, 8, 8, channels), dtype=np.uint8)}
+    for name in runs.loc[runs["seed"] == 0, "name"]:
+        tensors[f"{name}/mask"] = np.repeat(np.repeat(rng.integers(0, 2, (6, 2, 2)), 4, 1), 4, 2).astype(np.uint8)
+        tensors[f"{name}/pred"] = rng.random((6, 8, 8, channels), dtype=np.float32)
+    return tensors
+
+
 FIGURES: dict[str, Callable[[int], Figure]] = {
     "correlation": lambda n: statistics.correlation(by_dataset(make_statistics(n))),
     "power_spectrum": lambda n: statistics.power_spectrum(by_dataset(make_statistics(n)), by_dataset(make_summary(n))),
@@ -219,6 +246,8 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "probe_gabor": lambda n: probes.gabor(make_gabor(n), "leaves"),
     "probe_depth": lambda n: probes.depth(make_depth(n), "leaves"),
     "probe_class": lambda n: probes.classification(make_class(n), "leaves"),
+    "loss_curves": lambda n: training.loss_curves(*make_losses(n), "ratios"),
+    "loss_curves_by_patch": lambda n: training.loss_curves(*make_losses(n, PATCHES), "patches"),
 }
 
 
@@ -378,6 +407,80 @@ def test_gallery_shows_encoder_and_decoder_symmetric_about_zero(channels: int) -
     assert ("luminance" in figure.get_supxlabel()) == (channels == 3)
 
 
+def test_losses_are_means_over_seeds_by_ratio_with_a_panel_for_each_patch_size() -> None:
+    runs, curves, validation = make_losses(3, (4, 8))
+    axes = training.loss_curves(runs, curves, validation, "ratios").axes
+    assert [axis.get_title() for axis in axes] == ["patch 4 px", "patch 8 px"]
+    handles, labels = axes[1].get_legend_handles_labels()
+    assert labels == [f"m = {ratio:g}" for ratio in RATIOS]
+    cell = runs[(runs["patch_size"] == 8) & (runs["mask_ratio"] == 0.7)]["name"]
+    expected = curves[curves["name"].isin(cell)].groupby("images")["loss"].mean()
+    color = handles[labels.index("m = 0.7")].get_color()
+    drawn = [line for line in axes[1].lines if line.get_color() == color and len(line.get_xdata()) == 40]
+    assert len(drawn) == 3 + 1
+    np.testing.assert_allclose(drawn[-1].get_xdata(), expected.index / 1000)
+    np.testing.assert_allclose(drawn[-1].get_ydata(), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"mask_ratio": [0.1, 0.9], "patch_size": [4, 8], "mask_unit": [4, 8]}, ["patch_size", "mask_ratio"]),
+        ({"mask_unit": [4, 8]}, ["mask_unit"]),
+        ({"bottleneck": [np.nan, 8.0]}, ["bottleneck"]),
+        ({"bottleneck": [np.nan, np.nan]}, []),
+    ],
+)
+def test_what_varies_in_a_stage_is_found(settings: dict[str, list], expected: list[str]) -> None:
+    table = pd.DataFrame({"seed": [0, 1], "patch_size": 4, "mask_unit": 4})
+    assert training.varied(table.assign(**settings)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "label"),
+    [
+        *(("mask_ratio", 0.75, "m = 0.75"), ("patch_size", 4, "patch 4 px"), ("encoder_dim", 64, "encoder dim 64")),
+        *(("bottleneck", float("nan"), "no bottleneck"), ("bottleneck", 8.0, "bottleneck 8")),
+        *(("masking", "fixed", "masking fixed"), ("norm_pix_loss", True, "norm pix loss True")),
+    ],
+)
+def test_settings_are_named_in_legends(name: str, value: object, label: str) -> None:
+    assert training.setting_label(name, value) == label
+
+
+@pytest.mark.parametrize("values", [["none", "flip"], [np.nan, 8.0], [0.1, 0.2]])
+def test_any_setting_can_colour_the_losses(values: list) -> None:
+    name = "augmentation" if isinstance(values[0], str) else "bottleneck"
+    runs, curves, validation = make_losses(2)
+    chosen = runs[runs["mask_ratio"].isin(RATIOS[:2])]
+    chosen = chosen.assign(mask_ratio=0.5, **{name: np.repeat(values, 2)})
+    axis = training.loss_curves(chosen, curves, validation, "one").axes[0]
+    handles, labels = axis.get_legend_handles_labels()
+    assert labels == [training.setting_label(name, value) for value in sorted(values, key=lambda v: (v != v, v))]
+    assert len({str(handle.get_color()) for handle in handles}) == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_reconstructions_stand_beside_what_the_model_sees_and_below_the_original(channels: int) -> None:
+    runs = make_runs(2)
+    tensors = make_reconstructions(runs, channels)
+    figure = training.reconstructions(tensors, runs, "ratios")
+    figure.canvas.draw()
+    tiles = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(tiles) == 6 + len(RATIOS) * 2 * 6
+    np.testing.assert_allclose(tiles[0], np.broadcast_to(tensors["images"][0] / 255, (8, 8, 3)))
+    first = runs["name"].iloc[0]
+    hidden = tensors[f"{first}/mask"][0] > 0
+    seen = tiles[6]
+    np.testing.assert_allclose(seen[~hidden], tiles[0][~hidden])
+    assert hidden.any()
+    assert len(np.unique(seen[hidden], axis=0)) == 1
+    np.testing.assert_allclose(tiles[7], np.broadcast_to(tensors[f"{first}/pred"][0], (8, 8, 3)))
+    labels = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert labels == ["original", *(f"m = {ratio:g}" for ratio in RATIOS)]
+
+
 def test_forest_plot_shows_tested_claims_and_lists_the_others() -> None:
     figure = claims.forest(*make_claims())
     axes = figure.axes[0]
@@ -429,6 +532,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(root / "tables" / "claims_detail.csv", detail)
     tensors, shape = make_gallery()
     write_tensors(root / "linear" / "leaves" / "all.safetensors", tensors, {"image_shape": shape})
+    for table, rows in zip(("runs", "training", "validation"), make_losses(2), strict=True):
+        write_table(root / "tables" / table / "ratios.csv", rows)
+    write_tensors(root / "training" / "ratios.safetensors", make_reconstructions(make_runs(2)))
     return root
 
 
@@ -442,6 +548,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "reach": {"reach_decay_leaves", "reach_radii_leaves", "reach_spread_leaves", "reach_rank_leaves"},
         "probes": {"probe_gabor_leaves", "probe_depth_leaves", "probe_class_leaves"},
         "claims": {"claims"},
+        "training": {"loss_curves_ratios", "reconstructions_ratios"},
     }.items(),
 )
 def test_cells_of_each_notebook_write_its_figures(
@@ -451,9 +558,10 @@ def test_cells_of_each_notebook_write_its_figures(
     cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
     scope: dict[str, object] = {}
     exec(cells[0], scope)
-    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "datasets", "name"}
+    subjects = "stages" if notebook == "training" else "datasets"
+    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", subjects, "name"}
     scope |= {"tables": str(results / "tables"), "figures": str(tmp_path), "artifacts": str(results)}
-    scope |= {"datasets": ["leaves", "missing", "ising"], "name": "test"}
+    scope |= {subjects: ["leaves", "missing", "ising", "ratios"], "name": "test"}
     for cell in cells[1:]:
         exec(cell, scope)
     written = {path.name for path in tmp_path.iterdir()}

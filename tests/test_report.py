@@ -7,10 +7,20 @@ import pytest
 
 from spatialmae.figures.catalogue import CATALOGUE, DrawnFigure
 from spatialmae.report.page import counts, deviation_rows, findings, number, render
-from spatialmae.report.provenance import git_state, machine, package_versions, stage_seconds
+from spatialmae.report.provenance import git_state, machine, package_versions, stage_seconds, trained_runs
 
 KIND = {kind.name: kind for kind in CATALOGUE}
-FIGURES = [DrawnFigure(KIND["claims"], None), DrawnFigure(KIND["reach_radii"], "leaves")]
+FIGURES = [
+    DrawnFigure(KIND["claims"], None),
+    DrawnFigure(KIND["loss_curves"], "ratios"),
+    DrawnFigure(KIND["reach_radii"], "leaves"),
+]
+RUNS = pd.DataFrame(
+    {
+        "name": ["a", "b"], "dataset": "leaves", "device": ["cpu (X)", "GPU Y"], "torch": "2.0", "precision": "bf16",
+        "wall_seconds": [60.0, 30.0], "code_matches": [True, False], "weights_sha256": ["1f", "2e"],
+    }
+)  # fmt: skip
 
 
 def claim(id_: str, verdict: str, **changes) -> dict:
@@ -37,6 +47,7 @@ DETAIL = pd.DataFrame(
 PROVENANCE = {
     "spatialmae": "0", "commit": {"sha": "abc", "modified": True}, "configuration": {"name": "toy", "sha256": ""},
     "machine": machine(), "packages": package_versions(), "seeds": {"leaves": [200, 201]}, "seconds": {"a": 60.0},
+    "training": {"ratios": trained_runs(RUNS)},
     "data": {"leaves": {"seed": 1}, "mine": {"n_images": 3, "skipped": [{"file": "a.png", "reason": "damaged"}]}},
 }  # fmt: skip
 
@@ -72,6 +83,18 @@ def test_page_says_what_is_not_tested_and_where_it_comes_from(page):
     assert "commit abc with uncommitted changes" in page
     assert "1.0 minutes" in page
     assert "3 used, 1 files left out: a.png (damaged)" in page
+
+
+def test_training_has_a_section_of_its_own_with_its_machines_and_the_runs_that_other_code_made(page):
+    figures = re.findall(r'<h2[^>]*>([^<]*)</h2>|<figure id="figure-([^"]*)"', page)
+    order = [title or stem for title, stem in figures]
+    at = order.index("Non-linear MAE: training")
+    assert order[at - 3 : at + 2] == ["Figures", "claims", "reach_radii_leaves", order[at], "loss_curves_ratios"]
+    assert (
+        "2 runs on leaves, 1.5 minutes of training on GPU Y, cpu (X), bf16, torch 2.0; <b>1 made by other code" in page
+    )
+    assert PROVENANCE["training"]["ratios"]["made_by_other_code"] == ["b"]
+    assert PROVENANCE["training"]["ratios"]["weights_sha256"] == {"a": "1f", "b": "2e"}
 
 
 @pytest.mark.parametrize(

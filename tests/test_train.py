@@ -141,8 +141,11 @@ def test_a_step_is_plain_adamw_on_the_masked_loss(images):
         reference.model(batch, noise).loss.backward()
         optimizer.step()
     for name, value in reference.model.state_dict().items():
-        # The bias of keys has no gradient but rounding, which Adam scales up: not closer than this.
-        torch.testing.assert_close(trainer.model.state_dict()[name], value, atol=2e-5, rtol=1e-5)
+        trained = trainer.model.state_dict()[name]
+        if name.endswith("qkv.bias"):
+            # The bias of keys has no gradient but rounding, which Adam scales up to steps of any direction.
+            value, trained = (torch.cat([bias.chunk(3)[0], bias.chunk(3)[2]]) for bias in (value, trained))
+        torch.testing.assert_close(trained, value, atol=5e-6, rtol=1e-5)
 
 
 def test_seeds_differ_and_ratios_of_one_seed_are_paired(images):

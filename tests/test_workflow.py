@@ -36,7 +36,8 @@ def checkout(tmp_path_factory):
 def snakemake(folder: Path, *arguments: str) -> str:
     # The copy's package, not the installed one, is what its edits must reach.
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}
-    command = [str(BIN / "snakemake"), "--cores", "2", "--configfile", "config/smoke.yaml", *arguments]
+    chosen = [] if "--configfile" in arguments else ["--configfile", "config/smoke.yaml"]
+    command = [str(BIN / "snakemake"), *arguments, "--cores", "2", *chosen]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
@@ -64,6 +65,7 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     assert claims["verdict"].str.match(r"SUGGESTIVE|NOT_TESTED").all()
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["data"]["leaves"]
+    assert set(provenance["training"]["ratios"]["weights_sha256"]) == set(trained(results))
     assert (results / "report.html").stat().st_size > 100_000
     assert {path.suffix for path in (results / "figures").iterdir()} == {".svg", ".png"}
     assert {path.stem for path in (results / "notebooks").glob("*.html")} == {
@@ -83,6 +85,9 @@ def test_a_second_run_has_nothing_to_do_in_seconds(finished):
     ("module", "reruns"),
     [
         ("figures/reach.py", {"draw_reach", "write_report"}),
+        ("figures/training.py", {"draw_training", "write_report"}),
+        ("analysis/reconstruction.py", {"collect_training", "draw_training", "write_report"}),
+        ("train/trainer.py", {"train_models", "collect_training", "draw_training", "write_report"}),
         ("data/cifar10.py", set()),
         ("claims/rules.py", {"judge_claims", "draw_claims", "write_report"}),
         ("analysis/reach.py", {"measure_reach", "draw_reach", "judge_claims", "draw_claims", "write_report"}),
@@ -97,6 +102,35 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, re
     finally:
         path.write_bytes(before)
     assert planned(finished) == set()
+
+
+def trained(results: Path) -> dict[str, bytes]:
+    """The record of each finished training run."""
+    return {path.parent.name: path.read_bytes() for path in (results / "runs").glob("*/run.json")}
+
+
+@pytest.mark.workflow
+def test_a_lost_manifest_is_made_again_without_training(finished):
+    results = finished / "results" / "smoke"
+    manifest, before = results / "training" / "ratios.manifest.json", trained(results)
+    content = manifest.read_bytes()
+    manifest.unlink()
+    snakemake(finished, "results/smoke/training/ratios.manifest.json")
+    assert manifest.read_bytes() == content
+    assert len(before) == 4
+    assert trained(results) == before
+    assert planned(finished) == set()
+
+
+@pytest.mark.workflow
+def test_runs_of_another_machine_are_taken_up(finished):
+    text = (finished / "config" / "smoke.yaml").read_text().replace("results: results", "results: carried")
+    (finished / "carried.yaml").write_text(text)
+    before = trained(finished / "results" / "smoke")
+    shutil.copytree(finished / "results" / "smoke" / "runs", finished / "carried" / "smoke" / "runs")
+    snakemake(finished, "--configfile", "carried.yaml", "--until", "train_models")
+    assert (finished / "carried" / "smoke" / "training" / "ratios.manifest.json").is_file()
+    assert trained(finished / "carried" / "smoke") == before
 
 
 @pytest.mark.workflow

@@ -5,7 +5,6 @@ Stages are imported when called, so that each starts fast and none needs what an
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,7 @@ app = typer.Typer(
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True)]
 DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the configuration.")]
+StageArgument = Annotated[str, typer.Argument(help="Name of a training stage of the configuration.")]
 DEFAULT = Path("config/config.yaml")
 
 
@@ -63,6 +63,38 @@ def linear(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
 def checks(config: ConfigOption = DEFAULT) -> None:
     """Hold the closed form against gradient descent, PCA and random masks."""
     _run("checks", config)
+
+
+def _run_training(stage: str, config_path: Path, training: str) -> None:
+    from spatialmae.config import load_config
+
+    config = load_config(config_path)
+    if training not in config.training:
+        known = ", ".join(config.training)
+        mend = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
+        raise UserError(config_path, f"training has no {training!r}", mend)
+    import_module(f"spatialmae.stages.{stage}").run(config, training)
+
+
+@app.command()
+def plan(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
+    """Write down what a training stage trains."""
+    _run_training("plan", config, stage)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def train(context: typer.Context) -> None:
+    """Train the runs of a plan (`spatialmae train --help`)."""
+    # `python -m spatialmae` goes there directly, without this module's dependencies.
+    from spatialmae.train.command import main
+
+    main(context.args)
+
+
+@app.command()
+def collect(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
+    """Gather the runs of a training stage: curves, costs, reconstructions."""
+    _run_training("training", config, stage)
 
 
 @app.command()
@@ -136,24 +168,31 @@ def resolve(
     run(load_config(config) if settings is None else parse_config(json.loads(settings), "settings"))
 
 
+@app.command("import-huggingface")
+def import_huggingface(
+    source: Annotated[str, typer.Argument(help="Folder, or name on the Hugging Face Hub: facebook/vit-mae-base.")],
+    out: Annotated[Path, typer.Argument(help="Folder for our checkpoint.")],
+) -> None:
+    """Convert a ViTMAE checkpoint of transformers to ours."""
+    from spatialmae.stages.huggingface import import_huggingface as convert
+
+    convert(source, out)
+
+
+@app.command("export-huggingface")
+def export_huggingface(
+    folder: Annotated[Path, typer.Argument(help="Folder of our checkpoint.")],
+    out: Annotated[Path, typer.Argument(help="Folder for transformers' from_pretrained.")],
+) -> None:
+    """Convert a checkpoint of ours to transformers' ViTMAE."""
+    from spatialmae.stages.huggingface import export_huggingface as convert
+
+    convert(folder, out)
+
+
 @app.command("config-docs")
 def config_docs() -> None:
     """Print docs/configuration.md, generated from the configuration's model."""
     from spatialmae.config_docs import configuration_page
 
     typer.echo(configuration_page(), nl=False)
-
-
-def main() -> None:
-    """Run the command line; bad input ends in one line on stderr and exit status 1."""
-    try:
-        app()
-    except UserError as error:
-        message = str(error)
-    except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        message = f"{where}{error.strerror or error}; check the path, its permissions, and the space left"
-    else:
-        return
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1)

@@ -6,6 +6,8 @@ means stands in its description, from which docs/configuration.md is generated.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,13 +16,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from spatialmae.errors import UserError
 from spatialmae.masks import n_visible
+from spatialmae.model.config import MAEConfig
+from spatialmae.train.plan import RunSpec
+from spatialmae.train.settings import TrainConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")]
 Count = Annotated[int, Field(ge=1)]
 
 
 def _unique(values: list[Any]) -> list[Any]:
-    if len(set(values)) < len(values):
+    # Compared rather than hashed: a value of a training grid may be a list.
+    if any(value in values[:i] for i, value in enumerate(values)):
         raise ValueError("a value occurs twice; remove one")
     return values
 
@@ -32,6 +38,11 @@ SOURCE_MODULES = {"textures": "photos", "depth": "photos"}  # the others have th
 PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
+
+# What a training stage may set: the rest of the model follows from its data set.
+FROM_DATASET = ("image_size", "channels")
+MODEL_FIELDS = tuple(f.name for f in fields(MAEConfig) if f.name not in FROM_DATASET)
+TRAIN_FIELDS = tuple(f.name for f in fields(TrainConfig))
 
 
 class _Strict(BaseModel):
@@ -218,6 +229,65 @@ class Ising(_Strict):
         return self
 
 
+class Training(_Strict):
+    """A stage of training: every model of a grid on one data set, each from several seeds."""
+
+    dataset: Name = Field(description="data set that is trained and validated on")
+    seeds: int = Field(ge=1, le=100, description="runs of each model; their seeds count up from seeds.first")
+    minutes: int = Field(ge=1, le=60, description="time expected on 2 cores; cut in two what takes more than an hour")
+    model: dict[str, Any] = Field({}, description="architecture, masking and objective of all its models, see below")
+    train: dict[str, Any] = Field({}, description="length, optimizer and augmentation of all its runs, see below")
+    grid: dict[str, Annotated[list[Any], Field(min_length=1), Unique]] = Field(
+        {}, description="settings of either kind that vary, each with its values; all combinations are trained"
+    )
+
+    def cells(self, shape: tuple[int, int, int]) -> list[tuple[MAEConfig, TrainConfig]]:
+        """Model and training of each combination of the grid, for images of ``shape`` (h, w, c).
+
+        Raises:
+            ValueError: naming the first setting that is wrong as "<section>.<field>: problem; mend".
+        """
+        self._check_fields()
+        height, width, channels = shape
+        size = height if height == width else (height, width)
+        found: list[tuple[MAEConfig, TrainConfig]] = []
+        for values in product(*self.grid.values()):
+            cell = dict(zip(self.grid, values, strict=True))
+            model = self.model | {name: value for name, value in cell.items() if name in MODEL_FIELDS}
+            train = self.train | {name: value for name, value in cell.items() if name in TRAIN_FIELDS}
+            try:
+                built = MAEConfig.from_dict(model | {"image_size": size, "channels": channels})
+                found.append((built, TrainConfig.from_dict(train)))
+            except ValueError as error:
+                raise ValueError(f"{self._section(str(error).partition(': ')[0])}.{error}") from None
+        self._check_distinct(found)
+        return found
+
+    def _section(self, field: str) -> str:
+        """The section of the file that a setting belongs in."""
+        if field in self.grid:
+            return "grid"
+        return "model" if field in (*MODEL_FIELDS, *FROM_DATASET) else "train"
+
+    def _check_fields(self) -> None:
+        known = {"model": MODEL_FIELDS, "train": TRAIN_FIELDS, "grid": (*MODEL_FIELDS, *TRAIN_FIELDS)}
+        for section, names in known.items():
+            for name in getattr(self, section):
+                if name in FROM_DATASET:
+                    raise ValueError(f"{section}.{name}: the data set decides it; remove it")
+                if name not in names:
+                    mend = "remove it or correct its spelling (docs/configuration.md lists all)"
+                    raise ValueError(f"{section}.{name}: unknown key; {mend}")
+                if section != "grid" and name in self.grid:
+                    raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
+
+    def _check_distinct(self, cells: list[tuple[MAEConfig, TrainConfig]]) -> None:
+        # A mask unit that is the patch and none given are the same model.
+        models = [(replace(model, mask_unit=model.mask_unit_px), train) for model, train in cells]
+        if len(set(models)) < len(models):
+            raise ValueError("grid.mask_unit: null and the patch size are the same model; remove one")
+
+
 class Claims(_Strict):
     """The ledger and how it is read."""
 
@@ -235,6 +305,7 @@ class Config(_Strict):
     linear: Linear
     checks: Checks
     ising: Ising
+    training: dict[Name, Training] = Field({}, description="stages of training by name, run one after the other")
     claims: Claims = Claims()
 
     @model_validator(mode="after")
@@ -245,6 +316,8 @@ class Config(_Strict):
         if self.linear.masking == "fixed":
             for name, dataset in self.datasets.items():
                 self._check_visible(name, dataset)
+        for stage, training in self.training.items():
+            self._check_training(stage, training)
         return self
 
     def _check_checks(self, shape: tuple[int, int, int]) -> None:
@@ -265,6 +338,22 @@ class Config(_Strict):
                 n_visible(height * width // patch_size**2, max(self.linear.mask_ratios))
             except ValueError as error:
                 raise ValueError(f"datasets.{name}.patch_sizes: {str(error).replace(': ', '; ')}") from None
+
+    def _check_training(self, stage: str, training: Training) -> None:
+        if training.dataset not in self.datasets:
+            problem = f"{training.dataset!r} is not among datasets"
+            raise ValueError(f"training.{stage}.dataset: {problem}; name one of them")
+        try:
+            training.cells(self.datasets[training.dataset].source.shape)
+        except ValueError as error:
+            raise ValueError(f"training.{stage}.{error}") from None
+
+    def training_runs(self, stage: str) -> list[RunSpec]:
+        """The runs of a training stage: its grid, and of each cell the seeds."""
+        training = self.training[stage]
+        cells = training.cells(self.datasets[training.dataset].source.shape)
+        seeds = range(self.seeds.first, self.seeds.first + training.seeds)
+        return [RunSpec(training.dataset, model, train, seed) for model, train in cells for seed in seeds]
 
     def dataset_seeds(self, dataset: str) -> list[int]:
         """The seeds of a data set: one for each group of images left out."""
@@ -293,9 +382,11 @@ def parse_config(values: Any, where: object) -> Config:
         first = error.errors(include_url=False)[0]
         # The discriminated union puts its tag after "source", which is no field of the file.
         before = (None, *first["loc"])
-        field = ".".join(str(part) for i, part in enumerate(first["loc"]) if before[i] != "source") or "configuration"
+        field = ".".join(str(part) for i, part in enumerate(first["loc"]) if before[i] != "source")
+        if not field and first["type"] != "value_error":  # those of the whole name their field themselves
+            field = "configuration"
         problem, mend = _explain(first)
-        raise UserError(where, f"{field}: {problem}", mend) from None
+        raise UserError(where, f"{field}: {problem}" if field else problem, mend) from None
 
 
 def _explain(error: Any) -> tuple[str, str]:

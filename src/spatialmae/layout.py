@@ -10,7 +10,7 @@ from spatialmae.config import Config
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one configuration's results; ``dataset`` may be a Snakemake wildcard."""
+    """Paths of one configuration's results; ``dataset`` and ``stage`` may be Snakemake wildcards."""
 
     root: Path
     downloads: Path
@@ -35,12 +35,29 @@ class Layout:
         return self.root / "linear" / dataset
 
     @property
+    def runs(self) -> Path:
+        """Folder of the training runs, a folder for each; stages that have a run in common share it."""
+        return self.root / "runs"
+
+    def plan(self, stage: str) -> Path:
+        """What a training stage trains."""
+        return self.root / "training" / f"{stage}.json"
+
+    def manifest(self, stage: str) -> Path:
+        """Written when every run of a training stage is finished."""
+        return self.root / "training" / f"{stage}.manifest.json"
+
+    def reconstructions(self, stage: str) -> Path:
+        """Images, masks and reconstructions of a training stage."""
+        return self.root / "training" / f"{stage}.safetensors"
+
+    @property
     def tables(self) -> Path:
         """Tidy tables."""
         return self.root / "tables"
 
     def table(self, name: str, dataset: str) -> Path:
-        """One tidy table of one data set."""
+        """One tidy table of one data set or training stage."""
         return self.tables / name / f"{dataset}.csv"
 
     @property

@@ -40,7 +40,9 @@ def check_number(name: str, value: object, *, positive: bool = True) -> None:
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf") or (positive and value == 0):  # type: ignore[operator]
-        raise ValueError(f"{name}: {value!r} is not a {'positive' if positive else 'non-negative'} number; change it")
+        # YAML reads 1e-3 as text.
+        mend = "write it with a point, as 1.0e-3" if isinstance(value, str) else "change it"
+        raise ValueError(f"{name}: {value!r} is not a {'positive' if positive else 'non-negative'} number; {mend}")
 
 
 def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
@@ -49,5 +51,6 @@ def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
     Raises:
         ValueError: naming the field.
     """
-    if value not in choices:
+    # 1 equals True, and is another type.
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
         raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(map(str, choices))}")

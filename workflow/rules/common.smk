@@ -19,7 +19,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 L = Layout.of(CONFIG)
-DATASETS = list(CONFIG.datasets)
+DATASETS, STAGES = list(CONFIG.datasets), list(CONFIG.training)
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
 
@@ -29,6 +29,7 @@ shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
+    stage="|".join(STAGES) or "(?!)",  # no stage: nothing matches
     notebook="[a-z]+",
 
 
@@ -89,6 +90,16 @@ def threads_of(wildcards):
     return CONFIG.datasets[wildcards.dataset].threads
 
 
+def runs_of(wildcards):
+    """Names of the runs of a training stage, each with a hash of all its settings."""
+    return [run.name for run in CONFIG.training_runs(wildcards.stage)]
+
+
+def data_of(wildcards):
+    """Images of a training stage."""
+    return str(L.data(CONFIG.training[wildcards.stage].dataset))
+
+
 def data_code(wildcards):
     """Code of a data set: its own source's, and no other's."""
     kind = CONFIG.datasets[wildcards.dataset].source.kind
@@ -110,9 +121,15 @@ NOTEBOOK_TABLES = {
     "reach": ["reach", "jacobian"],
     "ising": ["ising", "ising_profile"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
+    "training": ["runs", "training", "validation"],
     "claims": [],
 }
-CATEGORIES = {"claims": "Claims", "statistics": "Data", "sweep": "A: linear theory"}
+CATEGORIES = {
+    "claims": "Claims",
+    "statistics": "Data",
+    "sweep": "A: linear theory",
+    "training": "Non-linear MAE",
+}
 
 
 def tables_of(notebook):
@@ -120,4 +137,6 @@ def tables_of(notebook):
     tables = [str(L.table(t, d)) for t in NOTEBOOK_TABLES[notebook] for d in datasets_with(CONFIG, t)]
     if notebook == "features":
         tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
+    if notebook == "training":
+        tables += [str(L.reconstructions(stage)) for stage in STAGES]
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

@@ -3,6 +3,7 @@ rule write_report:
     input:
         rules.figures.input,
         rules.judge_claims.output,
+        rules.training.input,
         expand(str(L.data("{dataset}")), dataset=DATASETS),
         config=ancient(str(L.config)),
         ledger=CONFIG.claims.ledger,

@@ -16,7 +16,8 @@ class FigureKind:
         notebook: the notebook that draws it.
         table: the table it is drawn from; None: the claims.
         caption: what was asked, what is shown, how to read it; `{dataset}` is filled in.
-        per_dataset: drawn once for each data set that has the table, or once for all.
+        per_dataset: drawn once for each data set (or training stage) that has the table, or once for all.
+        section: of the report.
     """
 
     name: str
@@ -24,6 +25,7 @@ class FigureKind:
     table: str | None
     caption: str
     per_dataset: bool = True
+    section: str = "Figures"
 
 
 @dataclass(frozen=True)
@@ -150,17 +152,36 @@ CATALOGUE = (
     ),
     FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_UNITS}"),
     FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}"),
+    FigureKind(
+        "loss_curves",
+        "training",
+        "training",
+        "Has training converged, and does it overfit? Loss against images seen, lines training, points validation "
+        "({dataset}). Thin lines are seeds, bars two-sided 95 % t intervals over them. Losses of different masks or "
+        "patch sizes are of different tasks.",
+        section="Non-linear MAE: training",
+    ),
+    FigureKind(
+        "reconstructions",
+        "training",
+        "runs",
+        "What do the models make of masked images? Validation images, as the model sees them and as it completes them; "
+        "visible pixels are the image's own where the loss is on hidden ones ({dataset}).",
+        section="Non-linear MAE: training",
+    ),
 )
 
 NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))
 
 
 def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets of a configuration for which ``tables/<table>/<dataset>.csv`` is made."""
+    """The data sets, or training stages, of a configuration for which ``tables/<table>/<dataset>.csv`` is made."""
     if table == "theory":
         return [config.checks.dataset]
     if table in ("ising", "ising_profile"):
         return ["ising"]
+    if table in ("runs", "training", "validation"):
+        return list(config.training)
     analysis = {"statistics_summary": "statistics", "jacobian": "reach"}.get(table, table.removeprefix("probe_"))
     solved = {"features", "reach", "gabor", "depth", "class"}
     wanted = solved if table == "sweep" else {analysis}

@@ -61,11 +61,17 @@ class MAEConfig:
             dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
             if dim % 4 or dim % heads:
                 raise ValueError(f"{part}_dim: {dim} is not a multiple of 4 and of {part}_heads={heads}; change either")
+            if int(dim * self.mlp_ratio) < 1:
+                raise ValueError(f"mlp_ratio: {self.mlp_ratio} leaves nothing of {part}_dim={dim}; raise it")
+        if self.norm_pix_loss and self.patch_dim == 1:
+            raise ValueError(
+                "norm_pix_loss: a patch of one number has no variance; set it to false or enlarge the patch"
+            )
         self._check_objective()
 
     def _check_values(self) -> None:
-        sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
-        if len(sizes) not in (1, 2):
+        sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,) * 2
+        if len(sizes) != 2:
             raise ValueError(f"image_size: {self.image_size!r} is neither a side nor (height, width); give one of them")
         for size in sizes:
             check_count("image_size", size)

@@ -111,7 +111,7 @@ def to_huggingface(model: MaskedAutoencoder) -> nn.Module:
 
 
 def published_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
-    """The weights by name and in the layout of published checkpoints, which every version of transformers reads.
+    """The weights by name and in the layout of published checkpoints, which every version of transformers reads; views.
 
     Raises:
         ValueError: a setting of ours has no counterpart; the message names it.
@@ -155,13 +155,13 @@ def _join(parts: list[Tensor], ours: str) -> Tensor:
 
 
 def _split(tensor: Tensor, ours: str, config: MAEConfig, n: int) -> list[Tensor]:
-    """Ours in their layout, as ``n`` parts; copies."""
+    """Ours in their layout, as ``n`` parts; views."""
     if ours == "patch_embedding.weight":
         p = config.patch_size
         tensor = tensor.unflatten(1, (p, p, config.channels)).permute(0, 3, 1, 2)
     elif ours in TENSORS:
         tensor = tensor.reshape(1, -1, tensor.shape[-1])
-    return [part.clone(memory_format=torch.contiguous_format) for part in tensor.chunk(n)]
+    return list(tensor.chunk(n))
 
 
 def _our_config(theirs: Any) -> MAEConfig:
@@ -181,7 +181,7 @@ def _our_config(theirs: Any) -> MAEConfig:
         decoder_depth=theirs.decoder_num_hidden_layers,
         decoder_heads=theirs.decoder_num_attention_heads,
         mlp_ratio=_mlp_ratio(theirs),
-        mask_ratio=_our_mask_ratio(theirs.mask_ratio, n_patches),
+        mask_ratio=our_mask_ratio(theirs.mask_ratio, n_patches),
         norm_pix_loss=theirs.norm_pix_loss,
         layer_norm_eps=theirs.layer_norm_eps,
     )
@@ -210,7 +210,7 @@ def _their_settings(config: MAEConfig) -> dict[str, Any]:
         "decoder_num_hidden_layers": config.decoder_depth,
         "decoder_num_attention_heads": config.decoder_heads,
         "decoder_intermediate_size": int(config.decoder_dim * config.mlp_ratio),
-        "mask_ratio": _their_mask_ratio(config.mask_ratio, config.n_patches, config.n_visible),
+        "mask_ratio": their_mask_ratio(config.mask_ratio, config.n_patches, config.n_visible),
         "norm_pix_loss": config.norm_pix_loss,
         "layer_norm_eps": config.layer_norm_eps,
     }
@@ -240,7 +240,12 @@ def _mlp_ratio(theirs: Any) -> float:
     )
 
 
-def _our_mask_ratio(mask_ratio: float, n_patches: int) -> float:
+def our_mask_ratio(mask_ratio: float, n_patches: int) -> float:
+    """A ratio by which ours leaves as many patches visible as theirs by ``mask_ratio``, which is kept if it does.
+
+    Raises:
+        ValueError: theirs leaves all or none.
+    """
     visible = _their_visible(n_patches, mask_ratio)
     if not 1 <= visible < n_patches:
         raise ValueError(
@@ -249,7 +254,8 @@ def _our_mask_ratio(mask_ratio: float, n_patches: int) -> float:
     return mask_ratio if n_visible(n_patches, mask_ratio) == visible else _amid(n_patches, visible)
 
 
-def _their_mask_ratio(mask_ratio: float, n_patches: int, visible: int) -> float:
+def their_mask_ratio(mask_ratio: float, n_patches: int, visible: int) -> float:
+    """A ratio by which theirs leaves ``visible`` patches, ``mask_ratio`` if it does."""
     return mask_ratio if _their_visible(n_patches, mask_ratio) == visible else _amid(n_patches, visible)
 
 

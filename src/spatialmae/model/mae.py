@@ -102,7 +102,7 @@ class MaskedAutoencoder(nn.Module):
             noise: uniform in [0, 1), (N, L), or (N, units) with ``mask_unit``: lowest noise stays visible. None
                 draws it.
             generator: draws the masks, and the input noise of a DAE; None: torch's global one.
-            seen: what the encoder gets in place of the images, such as a DAE's noisy ones; None: :meth:`corrupt` makes it.
+            seen: what the encoder gets in place of the images, a DAE's noisy ones; None: :meth:`corrupt` makes it.
             intermediates: collect every layer's tokens and attention maps.
 
         Raises:
@@ -154,7 +154,7 @@ class MaskedAutoencoder(nn.Module):
         x = torch.cat([cls.to(tokens.dtype), tokens], dim=1)
         padding = masks.keep_padding
         if padding is not None:
-            padding = torch.cat([torch.zeros_like(padding[:, :1]), padding], dim=1)
+            padding = torch.cat([padding.new_zeros(len(padding), 1), padding], dim=1)
         x = _run(self.encoder, x, padding, "encoder", kept)
         return _keep(kept, "encoder/norm", self.encoder_norm(x))
 

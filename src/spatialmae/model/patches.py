@@ -27,7 +27,7 @@ def unpatchify(
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "positions dim"]:
-    """Fixed 2-D sine-cosine position embeddings (1 + L, dim), those of facebookresearch/mae; the first, of [CLS], is zero.
+    """Fixed 2-D sine-cosine position embeddings of facebookresearch/mae, (1 + L, dim); the first, of [CLS], is zero.
 
     Of the ``dim`` numbers (a multiple of 4) the first half encodes the column and the second the row, each as
     sin(x ω_k), cos(x ω_k) with ω_k = 10000^(−4k/dim).

@@ -79,6 +79,14 @@ def embed(path: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
+def sections(figures: Sequence[DrawnFigure], folder: Path) -> dict[str, list[tuple[DrawnFigure, str]]]:
+    """The figures with their addresses, by section of the page."""
+    result: dict[str, list[tuple[DrawnFigure, str]]] = {}
+    for figure in figures:
+        result.setdefault(figure.kind.section, []).append((figure, embed(folder / f"{figure.stem}.svg")))
+    return result
+
+
 def render(
     claims: pd.DataFrame,
     detail: pd.DataFrame,
@@ -113,7 +121,7 @@ def render(
         counts=counts(claims),
         findings=findings(claims, detail, figures),
         untested=untested,
-        figures=[(figure, embed(folder / f"{figure.stem}.svg")) for figure in figures],
+        sections=sections(figures, folder),
         provenance=provenance,
         minutes=sum(provenance["seconds"].values()) / 60,
         deviations=deviation_rows(deviations),

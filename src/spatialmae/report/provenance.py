@@ -18,6 +18,7 @@ from spatialmae import __version__
 from spatialmae.artifacts import read_tensors
 from spatialmae.config import Config
 from spatialmae.layout import Layout
+from spatialmae.tables import read_table
 
 
 def collect_provenance(config: Config) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.ising_seeds},
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
+        "training": {stage: trained_runs(read_table(layout.table("runs", stage))) for stage in config.training},
         "seconds": stage_seconds(layout.root / "benchmarks"),
     }
 
@@ -76,6 +78,23 @@ def machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "device": "cpu",
         "blas": blas,
+    }
+
+
+def trained_runs(runs: pd.DataFrame) -> dict[str, Any]:
+    """What a training stage was made with, and the hash of each run's weights.
+
+    Args:
+        runs: ``runs``: name, dataset, device, torch, precision, wall_seconds, code_matches, weights_sha256.
+    """
+    return {
+        "dataset": runs["dataset"].iloc[0],
+        "devices": sorted(set(runs["device"])),
+        "torch": sorted(set(runs["torch"].astype(str))),
+        "precision": sorted(set(runs["precision"])),
+        "wall_seconds": round(float(runs["wall_seconds"].sum()), 1),
+        "made_by_other_code": runs.loc[~runs["code_matches"].astype(bool), "name"].tolist(),
+        "weights_sha256": dict(zip(runs["name"], runs["weights_sha256"], strict=True)),
     }
 
 

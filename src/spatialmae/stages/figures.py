@@ -15,6 +15,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
     ``log`` is the executed copy that keeps the traceback where a cell fails.
     """
     layout, name = Layout.of(config), source.stem
+    stages, datasets = list(config.training), [*config.datasets, "ising"]
     run_notebook(
         source,
         output=layout.notebook(name, "ipynb"),
@@ -24,7 +25,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
             "tables": str(layout.tables),
             "figures": str(layout.figures),
             "artifacts": str(layout.root),
-            "datasets": [*config.datasets, "ising"],
+            **({"stages": stages} if name == "training" else {"datasets": datasets}),
             "name": config.name,
         },
     )

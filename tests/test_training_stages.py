@@ -1,0 +1,164 @@
+"""Training as stages: plans, tables and reconstructions of finished runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from spatialmae.analysis.reconstruction import reconstruct
+from spatialmae.artifacts import read_tensors, write_json
+from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, parse_config
+from spatialmae.data.dataset import ImageData
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout
+from spatialmae.model import MAEConfig, MaskedAutoencoder
+from spatialmae.stages import data, plan, training
+from spatialmae.tables import read_table
+from spatialmae.train.plan import Plan
+from spatialmae.train.runs import TrainedRun
+from spatialmae.train.workers import Options, train_run
+
+ROOT = Path(__file__).parent.parent
+SIZES = {"encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8, "decoder_depth": 1}
+NORMALISATION = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Configuration and layout of a trained stage: two ratios, two seeds."""
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values["results"] = str(tmp_path_factory.mktemp("results"))
+    values["datasets"]["leaves"]["source"] |= {"n_train": 40, "n_validation": 20, "n_test": 20}
+    values["training"]["ratios"] |= {"model": SIZES | {"decoder_heads": 1}, "grid": {"mask_ratio": [0.5, 0.75]}}
+    values["training"]["ratios"]["train"] |= {"batch_size": 20, "precision": "fp32"}
+    config = parse_config(values, "test")
+    layout = Layout.of(config)
+    data.run(config, "leaves")
+    plan.run(config, "ratios")
+    written = Plan.load(layout.plan("ratios"))
+    images: dict = {}
+    for spec in written.runs:
+        list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    records = [json.loads((layout.runs / spec.name / "run.json").read_text()) for spec in written.runs]
+    manifest = [{"name": r["name"], "weights_sha256": r["weights_sha256"], "code_matches": True} for r in records]
+    write_json(layout.manifest("ratios"), manifest)
+    training.run(config, "ratios")
+    return config, layout
+
+
+def test_the_plan_holds_the_runs_of_the_configuration_by_paths_that_can_be_carried(trained):
+    config, layout = trained
+    written = Plan.load(layout.plan("ratios"))
+    assert list(written.runs) == config.training_runs("ratios")
+    text = json.loads(layout.plan("ratios").read_text())
+    assert text["data"] == "../data/leaves.safetensors"
+    assert (text["runs_dir"], text["manifest"]) == ("../runs", "ratios.manifest.json")
+
+
+def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
+    config, layout = trained
+    table = read_table(layout.table("runs", "ratios"))
+    assert table["name"].tolist() == [run.name for run in config.training_runs("ratios")]
+    assert set(table) >= {*MODEL_FIELDS, *TRAIN_FIELDS, "images_per_second", "device", "code_matches"} - {"snapshots"}
+    assert table["mask_unit"].tolist() == table["patch_size"].tolist()
+    assert table["realised_mask_ratio"].tolist() == [0.5, 0.5, 0.75, 0.75]
+    assert table["images"].tolist() == [2 * 40] * 4
+    assert table["validation_loss"].notna().all()
+    last = read_table(layout.table("validation", "ratios")).groupby("name")["loss"].last()
+    np.testing.assert_allclose(table.set_index("name")["validation_loss"].sort_index(), last.sort_index())
+
+
+def test_curves_carry_the_seed_and_the_settings_of_the_grid(trained):
+    _, layout = trained
+    for name in ("training", "validation"):
+        table = read_table(layout.table(name, "ratios"))
+        assert list(table)[:3] == ["name", "seed", "mask_ratio"]
+        assert table.groupby("name")["images"].max().tolist() == [80] * 4
+        assert not table.duplicated(["mask_ratio", "seed", "step"]).any()
+
+
+def test_the_first_seed_of_each_model_reconstructs_the_same_validation_images(trained):
+    config, layout = trained
+    tensors, _ = read_tensors(layout.reconstructions("ratios"))
+    first = [run for run in config.training_runs("ratios") if run.seed == config.first_seed]
+    assert set(tensors) == {"images"} | {f"{run.name}/{part}" for run in first for part in ("mask", "pred")}
+    stored = ImageData.load(layout.data("leaves"))
+    np.testing.assert_array_equal(tensors["images"], stored.images[stored.splits["validation"][:6]])
+    low, high = (tensors[f"{run.name}/mask"] for run in first)
+    assert (low.mean(), high.mean()) == (0.5, 0.75)
+    assert (low <= high).all(), "a higher ratio hides what a lower one hides"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda entries: None, "the stage is not trained; run snakemake training"),
+        (lambda entries: "{", "not a readable manifest; delete it"),
+        (lambda entries: json.dumps(entries[1:]), "it does not hold the weights of leaves-p4-m0.5"),
+        (
+            lambda entries: json.dumps([entry | {"weights_sha256": "0"} for entry in entries]),
+            "it does not hold the weights of leaves-p4-m0.5",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_said_so_and_no_table_is_written(trained, damage, message):
+    config, layout = trained
+    manifest, table = layout.manifest("ratios"), layout.table("runs", "ratios")
+    before, stamp = manifest.read_text(), table.stat().st_mtime_ns
+    text = damage(json.loads(before))
+    manifest.unlink() if text is None else manifest.write_text(text)
+    try:
+        with pytest.raises(UserError, match=message):
+            training.run(config, "ratios")
+    finally:
+        manifest.write_text(before)
+    assert table.stat().st_mtime_ns == stamp
+
+
+def untrained(**changes) -> TrainedRun:
+    sizes = {"image_size": 8, "patch_size": 4, **SIZES, "decoder_heads": 1, "mask_ratio": 0.5} | changes
+    model = MaskedAutoencoder(MAEConfig(**sizes), generator=torch.Generator().manual_seed(0)).eval()
+    return TrainedRun(model, {"normalisation": NORMALISATION}, {})
+
+
+def some_images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+
+
+def test_visible_pixels_are_the_images_own_only_where_the_loss_is_on_hidden_ones():
+    images = some_images()
+    made = reconstruct(untrained(), images)
+    visible = made.mask == 0
+    np.testing.assert_allclose(made.pred[visible], images[visible] / 255, atol=1e-6)
+    assert np.abs(made.pred - images / 255)[~visible].max() > 0.1
+    assert (made.pred.min() >= 0, made.pred.max() <= 1) == (True, True)
+    everywhere = reconstruct(untrained(loss_on="all"), images)
+    np.testing.assert_array_equal(everywhere.mask, made.mask)
+    assert np.abs(everywhere.pred - images / 255)[visible].max() > 0.1
+
+
+@pytest.mark.parametrize("norm_pix_loss", [False, True])
+def test_a_model_that_predicts_its_targets_reconstructs_the_images(norm_pix_loss, monkeypatch):
+    run, images = untrained(norm_pix_loss=norm_pix_loss, loss_on="all"), some_images()
+    forward = run.model.forward
+    monkeypatch.setattr(run.model, "forward", lambda x, *rest: replace(forward(x, *rest), pred=run.model.targets(x)))
+    np.testing.assert_allclose(reconstruct(run, images).pred, images / 255, atol=1e-5)
+
+
+def test_reconstructions_are_the_same_every_time_and_leave_no_trace_in_torchs_random_state():
+    run, images, state = untrained(noise_std=0.3), some_images(), torch.get_rng_state()
+    first, second = reconstruct(run, images), reconstruct(run, images)
+    np.testing.assert_array_equal(first.pred, second.pred)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_nan_validation_loss_stays_missing(tmp_path):
+    (tmp_path / "validation.csv").write_text("epoch,step,loss\n1,2,nan\n")
+    table = training._curve(tmp_path / "validation.csv", {"name": "a", "snapshots": (0, 1)}, batch_size=20)
+    assert pd.isna(table["loss"]).all()
+    assert table[["name", "images"]].to_numpy().tolist() == [["a", 40]]
