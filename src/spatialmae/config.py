@@ -234,7 +234,7 @@ class Training(_Strict):
 
     dataset: Name = Field(description="data set that is trained and validated on")
     seeds: int = Field(ge=1, le=100, description="runs of each model; their seeds count up from seeds.first")
-    minutes: int = Field(ge=1, le=60, description="time expected on 2 cores; cut in two what takes more than an hour")
+    minutes: int = Field(ge=1, le=60, description="time expected where the file is meant to run; cut in two what takes over an hour")
     model: dict[str, Any] = Field({}, description="architecture, masking and objective of all its models, see below")
     train: dict[str, Any] = Field({}, description="length, optimizer and augmentation of all its runs, see below")
     grid: dict[str, Annotated[list[Any], Field(min_length=1), Unique]] = Field(
