@@ -234,7 +234,9 @@ class Training(_Strict):
 
     dataset: Name = Field(description="data set that is trained and validated on")
     seeds: int = Field(ge=1, le=100, description="runs of each model; their seeds count up from seeds.first")
-    minutes: int = Field(ge=1, le=60, description="time expected where the file is meant to run; cut in two what takes over an hour")
+    minutes: int = Field(
+        ge=1, le=60, description="time expected where the file is meant to run; over an hour, cut it in two"
+    )
     model: dict[str, Any] = Field({}, description="architecture, masking and objective of all its models, see below")
     train: dict[str, Any] = Field({}, description="length, optimizer and augmentation of all its runs, see below")
     grid: dict[str, Annotated[list[Any], Field(min_length=1), Unique]] = Field(
