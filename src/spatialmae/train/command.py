@@ -15,7 +15,7 @@ from spatialmae.train.code import code_digest
 from spatialmae.train.hardware import Hardware, n_cores
 from spatialmae.train.plan import Plan
 from spatialmae.train.runs import RunFolder
-from spatialmae.train.workers import Options, n_images, train_all
+from spatialmae.train.workers import Options, cost_per_image, n_images, train_all
 
 KEEP = "SPATIALMAE_KEEP_TRAINED"
 
@@ -108,18 +108,21 @@ class Meter:
     """Progress of a plan on stderr: runs, images a second, time left. One line that renews itself, or one in 15 s."""
 
     def __init__(self, plan: Plan, n_train: int) -> None:
-        self.totals = {spec.name: n_images(spec, n_train) for spec in plan.runs}
-        self.stage, self.done, self.ended = plan.stage, 0, 0
-        self.remaining = dict(self.totals)
+        self.stage, self.images, self.ended = plan.stage, 0, 0
+        self.left = {spec.name: n_images(spec, n_train) for spec in plan.runs}
+        # Costly runs come first: time left is counted in work, not in images.
+        self.work_per_image = {spec.name: cost_per_image(spec.model) for spec in plan.runs}
+        self.work = 0.0
         self.start = self.printed = time.monotonic()
         self.terminal = sys.stderr.isatty()
 
     def count(self, run: str, images: int, resumed: int, ended: str | None) -> None:
         """Take note of images trained now, of those trained in an earlier session, and of a run's end."""
-        self.done += images
-        self.remaining[run] -= images + resumed
+        self.images += images
+        self.work += images * self.work_per_image[run]
+        self.left[run] -= images + resumed
         if ended in ("trained", "kept"):
-            self.remaining[run] = 0
+            self.left[run] = 0
         self.ended += ended is not None
         now = time.monotonic()
         if now - self.printed >= (0.5 if self.terminal else 15):
@@ -129,15 +132,14 @@ class Meter:
     def show(self) -> None:
         """Print where the plan stands."""
         seconds = time.monotonic() - self.start
-        rate = self.done / seconds
-        left = "?" if rate == 0 else _clock(sum(self.remaining.values()) / rate)
+        work_left = sum(images * self.work_per_image[run] for run, images in self.left.items())
+        left = "?" if self.work == 0 else _clock(work_left / self.work * seconds)
         line = (
-            f"train {self.stage}: {self.ended}/{len(self.totals)} runs, {rate:,.0f} images/s, "
+            f"train {self.stage}: {self.ended}/{len(self.left)} runs, {self.images / seconds:,.0f} images/s, "
             f"{_clock(seconds)} gone, {left} left"
         )
-        print(
-            f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )
+        text = f"\r\x1b[K{line}" if self.terminal else f"{line}\n"
+        print(text, end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Print the last line."""

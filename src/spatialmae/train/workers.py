@@ -16,6 +16,7 @@ from queue import Empty
 from typing import Any
 
 from spatialmae.errors import UserError
+from spatialmae.model.config import MAEConfig
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.code import code_digest
 from spatialmae.train.hardware import CompileChoice, DeviceChoice, Hardware, prepare_cpu
@@ -70,12 +71,12 @@ def n_images(spec: RunSpec, n_train: int) -> int:
     return spec.train.epochs * (n_train // spec.train.batch_size) * spec.train.batch_size
 
 
-def cost(spec: RunSpec) -> float:
-    """Relative cost of a run: images times tokens times width and depth."""
-    model = spec.model
-    encoder = model.n_visible * model.encoder_depth * model.encoder_dim**2
-    decoder = model.n_patches * model.decoder_depth * model.decoder_dim**2
-    return spec.train.epochs * (encoder + decoder)
+def cost_per_image(model: MAEConfig) -> float:
+    """Relative cost of training on one image: tokens times depth times squared width, of encoder and decoder."""
+    # Independent masks, of which the batch's largest counts, may leave nearly all visible.
+    seen = model.n_visible if model.masking == "fixed" else model.n_patches
+    encoder = (1 + seen) * model.encoder_depth * model.encoder_dim**2
+    return encoder + (1 + model.n_patches) * model.decoder_depth * model.decoder_dim**2
 
 
 def train_all(plan: Plan, options: Options, n_workers: int) -> Iterator[Message]:
@@ -87,7 +88,7 @@ def train_all(plan: Plan, options: Options, n_workers: int) -> Iterator[Message]
     context = get_context("spawn")
     tasks: Queue[RunSpec | None] = context.Queue()
     messages: Queue[Message | None] = context.Queue()
-    for spec in sorted(plan.runs, key=cost, reverse=True):
+    for spec in sorted(plan.runs, key=lambda spec: spec.train.epochs * cost_per_image(spec.model), reverse=True):
         tasks.put(spec)
     workers = []
     for _ in range(n_workers):
