@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -432,3 +433,39 @@ def test_the_code_digest_sees_code_and_nothing_else():
     )
     root = Path(sys.modules["spatialmae"].__file__).parent
     assert all(bare_source((root / name).read_text()) for name in NUMERIC)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(plan, tmp_path):
+    message = "another process is training it; wait for that, or end it"
+    with RunFolder(tmp_path / "runs" / SPEC.name).locked(), pytest.raises(UserError, match=message):
+        main([str(plan), "--workers", "1"])
+    main([str(plan), "--workers", "1"])
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {spec.name for spec in Plan.load(plan).runs}
+
+
+def test_workers_end_with_a_command_that_is_killed(plan):
+    values = json.loads(plan.read_text())
+    values["runs"][0]["train"]["epochs"] = 100_000
+    plan.write_text(json.dumps(values))
+    command = subprocess.Popen([sys.executable, "-m", "spatialmae", "train", str(plan), "--workers", "1"])
+    folder = RunFolder(Path(plan).parent.parent / "runs" / Plan.load(plan).runs[0].name)
+    lock = folder.path.with_name(f".{folder.path.name}.lock")
+    wait_for(lambda: lock.exists())
+    command.kill()
+    command.wait()
+
+    def released() -> bool:
+        try:
+            with folder.locked():
+                return True
+        except UserError:
+            return False
+
+    wait_for(released)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.2)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,23 @@ class RunFolder:
     def snapshot(self, epoch: int) -> Path:
         """Folder of the weights after an epoch."""
         return self.path / "snapshots" / f"epoch{epoch:04d}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the same run; the lock ends with the process, however it ends.
+
+        Raises:
+            UserError: another process has it.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(self.path, "another process is training it", "wait for that, or end it") from None
+            yield
+            lock.unlink()
 
     def finished(self, spec: RunSpec, data_sha256: str) -> dict[str, Any] | None:
         """The record of the run if it is whole and was trained on these images; None if it has to be trained.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
@@ -120,10 +120,15 @@ def _work(tasks: Any, messages: Any, plan: Plan, options: Options) -> None:
     """What a worker process does: runs from the queue until there are no more."""
     prepare_cpu(options.threads)
     images: dict[str, TrainingImages] = {}
+    parent = parent_process()
     while (spec := tasks.get()) is not None:
         try:
-            for message in train_run(spec, plan, options, images):
-                messages.put(message)
+            with RunFolder(Path(plan.runs_dir) / spec.name).locked():
+                for message in train_run(spec, plan, options, images):
+                    # A command that is killed takes its workers with it; their states are saved.
+                    if parent is not None and not parent.is_alive():
+                        return
+                    messages.put(message)
         except UserError as error:
             messages.put(Message(spec.name, ended="failed", problem=(error.problem, error.mend)))
         except (ValueError, DivergedError) as error:
