@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from spatialmae.artifacts import write_tensors
+from spatialmae.artifacts import read_tensors, write_tensors
 from spatialmae.data.digits import digits
 from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig
+from spatialmae.train import hardware as hardware_module
+from spatialmae.train import runs, workers
 from spatialmae.train.batches import TrainingImages, channel_statistics, random_flip, random_resized_crop
 from spatialmae.train.code import NUMERIC, bare_source, code_digest
 from spatialmae.train.command import main
@@ -106,7 +108,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path,
     folder.save_state(take(Trainer(spec, images, hardware), stop))
     torch.rand(3)  # the global generator must not matter
     resumed = Trainer(spec, images, hardware)
-    assert folder.restore(resumed)
+    assert folder.restore(resumed) is None
     assert resumed.progress.step == stop
     take(resumed)
     assert same(weights(whole), weights(resumed))
@@ -242,6 +244,9 @@ def test_a_run_is_named_by_every_setting():
     names |= {replace(SPEC, train=replace(TRAIN, **{name: value})).name for name, value in train.items()}
     assert len(names) == 3 + len(other) + len(train)
     assert SPEC.name.startswith("digits-p2-m0.75-e3-s7-")
+    model = MAEConfig.from_dict(MODEL.to_dict() | {"mlp_ratio": 4, "mask_unit": 2, "noise_std": 0})
+    train = TrainConfig.from_dict(TRAIN.to_dict() | {"warmup_epochs": 1, "min_lr": 0})
+    assert RunSpec("digits", model, train, 7).name == SPEC.name
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ def test_a_run_is_named_by_every_setting():
         ({"base_lr": 0}, "base_lr: 0 is not a positive number"),
         ({"base_lr": math.inf}, "base_lr: inf is not a positive number"),
         ({"weight_decay": -1}, "weight_decay: -1 is not a non-negative number"),
-        ({"epochs": 5, "warmup_epochs": 5}, "warmup_epochs: 5 is not less than epochs=5"),
+        ({"epochs": 5, "warmup_epochs": 5}, "warmup_epochs: 5.0 is not less than epochs=5"),
         ({"beta2": 1.0}, "beta2: 1.0 is not below 1"),
         ({"crop_scale": 1.5}, "crop_scale: 1.5 is more than the whole image"),
         ({"snapshots": (200,)}, "snapshots: 200 is after the last of 100 epochs"),
@@ -329,6 +334,9 @@ def test_runs_of_other_code_are_trained_again_unless_kept(plan, tmp_path, monkey
     old = json.loads(record.read_text()) | {"code_digest": "another"}
     record.write_text(json.dumps(old))
     manifest = tmp_path / "training" / "test.manifest.json"
+    monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "yes")
+    with pytest.raises(UserError, match="SPATIALMAE_KEEP_TRAINED: 'yes' is neither 0 nor 1"):
+        main([str(plan), "--workers", "1"])
     monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "1")
     main([str(plan), "--workers", "1"])
     assert [entry["code_matches"] for entry in json.loads(manifest.read_text())] == [False, True]
@@ -338,41 +346,57 @@ def test_runs_of_other_code_are_trained_again_unless_kept(plan, tmp_path, monkey
     assert [entry["code_matches"] for entry in json.loads(manifest.read_text())] == [True, True]
 
 
-def test_out_of_time_leaves_states_that_the_next_call_goes_on_from(plan, tmp_path):
+def test_out_of_time_leaves_states_that_the_next_call_goes_on_from(plan, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"test: time ran out with 0 of 2 runs finished; run the same command again"):
-        main([str(plan), "--workers", "1", "--max-minutes", "0"])
+        main([str(plan), "--workers", "1", "--max-minutes", "0.0001"])
     assert not (tmp_path / "training" / "test.manifest.json").exists()
     main([str(plan), "--workers", "1"])
-    whole = sha256_of(tmp_path / "runs" / SPEC.name / "model.safetensors")
-    trainer = Trainer(SPEC, TrainingImages.load(Plan.load(plan).data), CPU)
     folder = RunFolder(tmp_path / "runs" / SPEC.name)
+    whole = sha256_of(folder.weights)
     folder.record.unlink()
     folder.weights.unlink()
-    folder.save_state(take(trainer, 30))
+    # The clock passes the deadline at the sixth step.
+    clock = iter(range(10**6))
+    monkeypatch.setattr(workers.time, "time", lambda: next(clock))
+    told = list(workers.train_run(SPEC, Plan.load(plan), workers.Options(threads=1, deadline=6), {}))
+    assert told[-1].ended == "left"
+    assert read_tensors(folder.state, "order")[1]["step"] == 6
+    monkeypatch.undo()
     main([str(plan), "--workers", "1"])
     assert sha256_of(folder.weights) == whole
     assert not folder.state.exists()
 
 
-def test_damaged_and_foreign_states_are_not_used(images, tmp_path):
+def test_damaged_and_foreign_states_are_not_used(images, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
-    assert not folder.restore(Trainer(SPEC, images, CPU))
+    fresh = Trainer(SPEC, images, CPU)
+    before = weights(fresh)
+    assert folder.restore(fresh) == ""
     folder.save_state(take(Trainer(SPEC, images, CPU), 3))
-    other = Trainer(replace(SPEC, seed=9), images, CPU)
-    before = weights(other)
-    assert not folder.restore(other)
-    folder.state.write_bytes(folder.state.read_bytes()[:-100])
-    assert not folder.restore(other)
-    write_tensors(folder.state, {}, {"step": 3})
-    assert not folder.restore(other)
-    assert same(before, weights(other)) and other.progress.step == 0
+    others = {
+        "spec": Trainer(replace(SPEC, seed=9), images, CPU),
+        "data": Trainer(SPEC, replace(images, sha256="other"), CPU),
+        "precision": Trainer(SPEC, images, replace(CPU, precision="bf16")),
+    }
+    for name, trainer in others.items():
+        assert folder.restore(trainer) == f"begun with other {name}"
+    monkeypatch.setattr(runs, "code_digest", lambda: "other")
+    assert folder.restore(fresh) == "begun with other code"
+    assert folder.restore(Trainer(SPEC, images, CPU), keep_trained=True) is None
+    monkeypatch.undo()
+    for damaged in (folder.state.read_bytes()[:-100], b""):
+        folder.state.write_bytes(damaged)
+        assert folder.restore(fresh) == "its state is damaged"
+    write_tensors(folder.state, {}, None)
+    assert folder.restore(fresh) == "its state is damaged"
+    assert same(before, weights(fresh)) and fresh.progress.step == 0
 
 
 def test_a_failed_run_is_said_in_a_line_and_leaves_no_manifest(plan, tmp_path):
     values = json.loads(plan.read_text())
     values["runs"][0]["train"]["base_lr"] = 1e5
     plan.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"the loss is .* at step .*; lower base_lr \(now 100000\)"):
+    with pytest.raises(UserError, match=r"the loss is .* \(1 of 2 runs failed\); lower base_lr \(now 100000\)"):
         main([str(plan), "--workers", "2"])
     assert not (tmp_path / "training" / "test.manifest.json").exists()
     assert (tmp_path / "runs" / Plan.load(plan).runs[1].name / "run.json").exists()
@@ -391,7 +415,7 @@ def test_finished_runs_are_read_with_their_normalisation(plan, tmp_path, images)
     (folder / "model.safetensors").write_bytes((tmp_path / "runs" / SPEC.name / "model.safetensors").read_bytes()[:-4])
     with pytest.raises(UserError, match=r"model\.safetensors"):
         load_run(folder)
-    with pytest.raises(UserError, match="no finished training run; train it"):
+    with pytest.raises(UserError, match="no finished training run; train it again: spatialmae train"):
         load_run(tmp_path / "runs" / "none")
 
 
@@ -424,7 +448,7 @@ def test_bad_input_ends_in_one_line(tmp_path):
     command = [sys.executable, "-m", "spatialmae", "train", "no.json"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr == "error: no.json: plan not found; write it again: spatialmae plan\n"
+    assert result.stderr == "error: no.json: plan not found; write it again: spatialmae plan STAGE --config FILE\n"
 
 
 def test_the_code_digest_sees_code_and_nothing_else():
@@ -436,11 +460,11 @@ def test_the_code_digest_sees_code_and_nothing_else():
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(plan, tmp_path):
-    message = "another process is training it; wait for that, or end it"
+    message = r"another process is training it \(1 of 2 runs failed\); wait for that, or end it"
     with RunFolder(tmp_path / "runs" / SPEC.name).locked(), pytest.raises(UserError, match=message):
         main([str(plan), "--workers", "1"])
     main([str(plan), "--workers", "1"])
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {spec.name for spec in Plan.load(plan).runs}
+    assert all((tmp_path / "runs" / spec.name / "run.json").exists() for spec in Plan.load(plan).runs)
 
 
 def test_workers_end_with_a_command_that_is_killed(plan):
@@ -449,8 +473,7 @@ def test_workers_end_with_a_command_that_is_killed(plan):
     plan.write_text(json.dumps(values))
     command = subprocess.Popen([sys.executable, "-m", "spatialmae", "train", str(plan), "--workers", "1"])
     folder = RunFolder(Path(plan).parent.parent / "runs" / Plan.load(plan).runs[0].name)
-    lock = folder.path.with_name(f".{folder.path.name}.lock")
-    wait_for(lambda: lock.exists())
+    wait_for((folder.path.parent / ".locks" / folder.path.name).exists)
     command.kill()
     command.wait()
 
@@ -469,3 +492,65 @@ def wait_for(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.2)
+
+
+def test_a_finished_run_with_a_file_missing_is_trained_again(plan, tmp_path):
+    main([str(plan), "--workers", "1"])
+    folder = tmp_path / "runs" / Plan.load(plan).runs[1].name
+    whole = sha256_of(folder / "model.safetensors")
+    for name in ("config.json", "log.csv", "snapshots/epoch0002/model.safetensors"):
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=f"{Path(name).name}: missing, or not as it was.*train it again"):
+            load_run(folder)
+        main([str(plan), "--workers", "1"])
+        assert sha256_of(folder / "model.safetensors") == whole
+        load_run(folder)
+
+
+def test_images_split_otherwise_are_other_data(tmp_path, stored):
+    tensors, metadata = read_tensors(stored)
+    train, validation = tensors["splits/train"], tensors["splits/validation"]
+    moved = {"splits/train": np.append(train, validation[:1]), "splits/validation": validation[1:]}
+    write_tensors(tmp_path / "other.safetensors", tensors | moved, metadata)
+    hashes = {TrainingImages.load(path).sha256 for path in (stored, tmp_path / "other.safetensors")}
+    assert len(hashes) == 2
+
+
+def test_the_logged_gradient_is_that_before_clipping(images):
+    norms = []
+    for clip in (None, 1e-3):
+        trainer = Trainer(replace(SPEC, train=replace(TRAIN, clip_grad=clip)), images, CPU)
+        take(trainer, trainer.log_every)
+        norms.append(trainer.progress.log[0]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1]) and norms[0] > 0.1
+
+
+def test_logs_tell_of_a_divergence_and_no_state_stays(plan, tmp_path):
+    spec = replace(SPEC, train=replace(TRAIN, base_lr=1e5))
+    with pytest.raises(DivergedError):
+        list(workers.train_run(spec, Plan.load(plan), workers.Options(threads=1), {}))
+    rows = (tmp_path / "runs" / spec.name / "log.csv").read_text().splitlines()
+    losses = [float(row.split(",")[4]) for row in rows[1:]]
+    assert not losses[-1] < 10 * losses[0]
+    assert not (tmp_path / "runs" / spec.name / "state.safetensors").exists()
+
+
+def test_what_a_worker_did_not_expect_is_said_and_others_go_on(plan, tmp_path):
+    blocked = tmp_path / "runs" / SPEC.name
+    blocked.parent.mkdir()
+    blocked.write_text("a file where the run's folder should be")
+    with pytest.raises(UserError, match=r"Not a directory \(1 of 2 runs failed\); check path"):
+        main([str(plan), "--workers", "1"])
+    assert (tmp_path / "runs" / Plan.load(plan).runs[1].name / "run.json").exists()
+
+
+def test_compilation_is_chosen_where_it_pays_and_can_be_had(monkeypatch):
+    assert not Hardware.choose("fp32", 10, device="cpu").compiled
+    monkeypatch.setattr(hardware_module, "has_amx", lambda: True)
+    monkeypatch.setattr(hardware_module, "has_compiler", lambda: True)
+    assert Hardware.choose("fp32", 10**6, device="cpu").compiled
+    assert not Hardware.choose("fp32", 10**6, device="cpu", static_shapes=False).compiled
+    monkeypatch.setattr(hardware_module, "has_compiler", lambda: False)
+    assert not Hardware.choose("fp32", 10**6, device="cpu").compiled
+    with pytest.raises(UserError, match="--compile: there is no C\\+\\+ compiler; install one, or use --compile no"):
+        Hardware.choose("fp32", 10**6, device="cpu", compiled="yes")

@@ -26,6 +26,9 @@ def main() -> None:
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         message = f"{where}{error.strerror or error}; check the path, its permissions, and the space left"
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
     else:
         return
     print(f"error: {message}", file=sys.stderr)

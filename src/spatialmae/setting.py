@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import field, fields
 from typing import Any
 
+NUMBERS = ("float", "float | None")  # types of fields that hold them
+
 
 def setting(default: Any, meaning: str) -> Any:
     """A dataclass field with its default and its meaning, from which docs/configuration.md is generated."""
     return field(default=default, metadata={"meaning": meaning})
+
+
+def whole_numbers_to_float(settings: Any) -> None:
+    """Make floats of whole numbers in float fields of a frozen dataclass, so that 4 and 4.0 are one setting."""
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.type in NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(settings, f.name, float(value))
 
 
 def check_known(cls: type, values: dict[str, Any]) -> None:
@@ -29,7 +39,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         ValueError: naming the field.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: {value!r} is not an integer of {least} or more; change it")
+        raise ValueError(f"{name}: {value!r} is not an integer of {least} or more; {_mend(value)}")
 
 
 def check_number(name: str, value: object, *, positive: bool = True) -> None:
@@ -40,9 +50,8 @@ def check_number(name: str, value: object, *, positive: bool = True) -> None:
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf") or (positive and value == 0):  # type: ignore[operator]
-        # YAML reads 1e-3 as text.
-        mend = "write it with a point, as 1.0e-3" if isinstance(value, str) else "change it"
-        raise ValueError(f"{name}: {value!r} is not a {'positive' if positive else 'non-negative'} number; {mend}")
+        kind = "positive" if positive else "non-negative"
+        raise ValueError(f"{name}: {value!r} is not a {kind} number; {_mend(value)}")
 
 
 def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
@@ -54,3 +63,10 @@ def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
     # 1 equals True, and is another type.
     if not any(value == choice and type(value) is type(choice) for choice in choices):
         raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(map(str, choices))}")
+
+
+def _mend(value: object) -> str:
+    if not isinstance(value, str):
+        return "change it"
+    # YAML reads 1e-3 as text, and 1.0e-3 as a number.
+    return "write it with a point, as 1.0e-3" if "e" in value and "." not in value else "write it without quotes"

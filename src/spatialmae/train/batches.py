@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,11 @@ class TrainingImages:
         Raises:
             UserError: the file is missing, damaged, or no data set.
         """
-        tensors = read_tensors(path, "images")[0] | read_tensors(path, "splits/")[0]
+        try:
+            tensors = read_tensors(path, "images")[0] | read_tensors(path, "splits/")[0]
+        except UserError as error:
+            mend = f"make it, spatialmae data {Path(path).stem} --config FILE, or carry it here"
+            raise UserError(path, error.problem, mend) from None
         try:
             images, train, validation = (tensors[name] for name in ("images", "splits/train", "splits/validation"))
         except KeyError as error:
@@ -52,7 +57,8 @@ class TrainingImages:
             raise UserError(path, problem, "give uint8 images (n, h, w, c) with a training split")
         digest = hashlib.sha256()
         for array in (images, train, validation):
-            digest.update(array.tobytes())
+            # With their shapes: the same images split otherwise are other data.
+            digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
         chosen = images[train]
         mean, std = channel_statistics(chosen)
         return cls(_channels_first(chosen), _channels_first(images[validation]), mean, std, digest.hexdigest())
@@ -106,13 +112,13 @@ def random_resized_crop(
 ) -> Float[Tensor, "N C H W"]:
     """A random part of each image, resized bilinearly to the image's size, and mirrored with probability one half.
 
-    As in He et al. (2022): the part has a share of the area uniform in [``smallest``, 1] and an aspect ratio
-    log-uniform in [3/4, 4/3]; a side that exceeds the image is cut to it.
+    After He et al. (2022): the part has a share of the area uniform in [``smallest``, 1] and an aspect ratio
+    log-uniform in [3/4, 4/3]. Unlike there, interpolation is bilinear, and a side that exceeds the image is cut to it.
     """
     n = len(images)
     area, aspect, x, y, mirrored = torch.rand(5, n, generator=generator, device=images.device)
     area = smallest + (1 - smallest) * area
-    aspect = torch.exp((2 * aspect - 1) * torch.log(torch.tensor(4 / 3, device=images.device)))
+    aspect = torch.exp((2 * aspect - 1) * log(4 / 3))
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     # Output coordinate t in [−1, 1] reads the input at centre + size · t.
     theta = torch.zeros(n, 2, 3, device=images.device)

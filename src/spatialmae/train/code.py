@@ -11,7 +11,7 @@ from pathlib import Path
 
 import spatialmae
 
-# Modules that the weights depend on; saving, logging and orchestration are not among them.
+# Modules that the weights depend on; saving and orchestration are not among them.
 NUMERIC = (
     "masks.py",
     "model/config.py",
@@ -19,6 +19,7 @@ NUMERIC = (
     "model/masking.py",
     "model/transformer.py",
     "model/mae.py",
+    "train/settings.py",
     "train/batches.py",
     "train/schedule.py",
     "train/trainer.py",

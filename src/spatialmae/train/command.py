@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
 from pathlib import Path
 
+import torch
+
 from spatialmae.artifacts import write_json
 from spatialmae.errors import UserError
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.code import code_digest
-from spatialmae.train.hardware import Hardware, n_cores
+from spatialmae.train.hardware import n_cores
 from spatialmae.train.plan import Plan
 from spatialmae.train.runs import RunFolder
 from spatialmae.train.workers import Options, cost_per_image, n_images, train_all
@@ -34,11 +37,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--workers", type=_positive, help="processes; default: one a core on a CPU, one on a GPU")
     result.add_argument("--threads", type=_positive, help="threads of each process; default: cores / workers")
     result.add_argument("--compile", choices=("auto", "yes", "no"), default="auto", help="default: where it pays")
-    result.add_argument("--max-minutes", type=float, help="leave unfinished runs then, to go on with in another call")
+    result.add_argument("--max-minutes", type=_minutes, help="leave unfinished runs then; another call goes on")
     result.add_argument(
         "--keep-trained",
         action="store_true",
-        default=bool(os.environ.get(KEEP)),
         help=f"take finished runs although the code has changed since; also {KEEP}=1",
     )
     return result
@@ -54,14 +56,14 @@ def main(arguments: list[str]) -> None:
     plan = Plan.load(options.plan)
     if not plan.runs:
         raise UserError(options.plan, "runs: there is none", "write it again: spatialmae plan")
-    on_gpu = Hardware.choose("auto", 0, device=options.device).device.type == "cuda"
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
     workers = min(options.workers or (1 if on_gpu else n_cores()), len(plan.runs))
     deadline = None if options.max_minutes is None else time.time() + 60 * options.max_minutes
     how = Options(
         threads=options.threads or max(1, n_cores() // workers),
         device=options.device,
         compiled=options.compile,
-        keep_trained=options.keep_trained,
+        keep_trained=options.keep_trained or _keep_by_environment(),
         deadline=deadline,
     )
     train(plan, how, workers)
@@ -85,7 +87,8 @@ def train(plan: Plan, options: Options, n_workers: int) -> None:
             failed.append(UserError(Path(plan.runs_dir) / message.run, *message.problem))
     meter.close()
     if failed:
-        raise failed[0]
+        first = failed[0]
+        raise UserError(first.where, f"{first.problem} ({len(failed)} of {len(plan.runs)} runs failed)", first.mend)
     done = sum(end in ("trained", "kept") for end in ended.values())
     if done < len(plan.runs):
         problem = f"time ran out with {done} of {len(plan.runs)} runs finished"
@@ -108,7 +111,7 @@ class Meter:
     """Progress of a plan on stderr: runs, images a second, time left. One line that renews itself, or one in 15 s."""
 
     def __init__(self, plan: Plan, n_train: int) -> None:
-        self.stage, self.images, self.ended = plan.stage, 0, 0
+        self.stage, self.images, self.finished = plan.stage, 0, 0
         self.left = {spec.name: n_images(spec, n_train) for spec in plan.runs}
         # Costly runs come first: time left is counted in work, not in images.
         self.work_per_image = {spec.name: cost_per_image(spec.model) for spec in plan.runs}
@@ -123,7 +126,7 @@ class Meter:
         self.left[run] -= images + resumed
         if ended in ("trained", "kept"):
             self.left[run] = 0
-        self.ended += ended is not None
+            self.finished += 1
         now = time.monotonic()
         if now - self.printed >= (0.5 if self.terminal else 15):
             self.printed = now
@@ -133,9 +136,9 @@ class Meter:
         """Print where the plan stands."""
         seconds = time.monotonic() - self.start
         work_left = sum(images * self.work_per_image[run] for run, images in self.left.items())
-        left = "?" if self.work == 0 else _clock(work_left / self.work * seconds)
+        left = _clock(work_left / self.work * seconds) if self.work else "0:00" if work_left == 0 else "?"
         line = (
-            f"train {self.stage}: {self.ended}/{len(self.left)} runs, {self.images / seconds:,.0f} images/s, "
+            f"train {self.stage}: {self.finished}/{len(self.left)} runs, {self.images / seconds:,.0f} images/s, "
             f"{_clock(seconds)} gone, {left} left"
         )
         text = f"\r\x1b[K{line}" if self.terminal else f"{line}\n"
@@ -152,6 +155,23 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _keep_by_environment() -> bool:
+    value = os.environ.get(KEEP, "")
+    if value not in ("", "0", "1"):
+        raise UserError(KEEP, f"{value!r} is neither 0 nor 1", "set it to 1, or unset it")
+    return value == "1"
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of minutes")
+    return value
 
 
 def _positive(text: str) -> int:

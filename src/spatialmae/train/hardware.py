@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,14 +58,16 @@ class Hardware:
             static_shapes: whether every step has the same shapes (independent masks have not); else never compiled.
 
         Raises:
-            UserError: CUDA is asked for and not there.
+            UserError: CUDA is asked for and not there, or compilation and no C++ compiler is.
         """
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
             raise UserError("--device", "no CUDA GPU is usable here", "use --device cpu or auto")
         chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
         resolved = ("bf16" if has_bf16(chosen) else "fp32") if precision == "auto" else precision
-        pays = n_steps >= COMPILE_FROM_STEPS and (chosen.type == "cuda" or has_amx())
+        pays = n_steps >= COMPILE_FROM_STEPS and (chosen.type == "cuda" or has_amx()) and has_compiler()
+        if compiled == "yes" and not has_compiler():
+            raise UserError("--compile", "there is no C++ compiler", "install one, or use --compile no")
         return cls(
             device=chosen,
             precision=resolved,
@@ -82,12 +85,17 @@ def has_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products run in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in _cpu_flags()
+    return "bf16" in _cpu_flags() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_amx() -> bool:
     """Whether the CPU multiplies bf16 matrices in tiles."""
     return "amx_bf16" in _cpu_flags()
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which :func:`torch.compile` calls on CPU and GPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
 
 
 def cpu_name() -> str:

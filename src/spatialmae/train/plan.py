@@ -12,6 +12,7 @@ from typing import Any
 from spatialmae.artifacts import write_json
 from spatialmae.errors import UserError
 from spatialmae.model.config import MAEConfig
+from spatialmae.setting import check_count
 from spatialmae.train.settings import TrainConfig
 
 
@@ -52,7 +53,8 @@ class RunSpec:
             KeyError: a setting is missing.
         """
         model, train = MAEConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"])
-        return cls(str(values["dataset"]), model, train, int(values["seed"]))
+        check_count("seed", values["seed"], least=0)
+        return cls(str(values["dataset"]), model, train, values["seed"])
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ class Plan:
         Raises:
             UserError: the file is missing, or no valid plan.
         """
-        mend = "write it again: spatialmae plan"
+        mend = "write it again: spatialmae plan STAGE --config FILE"
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             folder = Path(path).parent
-            paths = {name: folder / values[name] for name in ("data", "runs_dir", "manifest")}
+            paths = {name: Path(os.path.normpath(folder / values[name])) for name in ("data", "runs_dir", "manifest")}
             return cls(str(values["stage"]), **paths, runs=tuple(RunSpec.from_dict(run) for run in values["runs"]))
         except FileNotFoundError:
             raise UserError(path, "plan not found", mend) from None

@@ -59,15 +59,17 @@ class RunFolder:
         Raises:
             UserError: another process has it.
         """
-        lock = self.path.with_name(f".{self.path.name}.lock")
+        lock = self.path.parent / ".locks" / self.path.name  # stays: a lock that is deleted can be held twice
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(self.path, "another process is training it", "wait for that, or end it") from None
+            # What an earlier process was writing when it was killed.
+            for unfinished in self.path.glob(".*"):
+                unfinished.unlink()
             yield
-            lock.unlink()
 
     def finished(self, spec: RunSpec, data_sha256: str) -> dict[str, Any] | None:
         """The record of the run if it is whole and was trained on these images; None if it has to be trained.
@@ -75,31 +77,60 @@ class RunFolder:
         The record's ``code_digest`` may be another than today's.
         """
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-            whole = record["weights_sha256"] == sha256_of(self.weights)
+            record = self.read_record()
             same = record["spec"] == spec.to_dict() and record["data_sha256"] == data_sha256
-        except (OSError, ValueError, KeyError):
+        except UserError:
             return None
-        return record if whole and same else None
+        return record if same else None
+
+    def read_record(self) -> dict[str, Any]:
+        """The record of a finished run, all of whose files are as they were when it was finished.
+
+        Raises:
+            UserError: the run is missing or unfinished, or a file of it is missing or damaged.
+        """
+        mend = f"train it again: spatialmae train results/<name>/training/<stage>.json, for {self.path.name}"
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            files = dict(record["files"].items())
+            needed = {"name", "spec", "data_sha256", "code_digest", "weights_sha256"}
+            whole = isinstance(record, dict) and needed <= set(record)
+        except FileNotFoundError:
+            raise UserError(self.path, "no finished training run", mend) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(self.record, "not a readable record of a run", mend) from None
+        for name, sha in files.items():
+            path = self.path / name
+            if not path.is_file() or sha256_of(path) != sha:
+                raise UserError(path, "missing, or not as it was when the run was finished", mend)
+        if not whole:
+            raise UserError(self.record, "not a readable record of a run", mend)
+        return record
 
     def save_state(self, trainer: Trainer) -> None:
         """Write the state, atomically."""
         tensors, values = trainer.state()
         write_tensors(self.state, tensors, values | self._identity(trainer))
 
-    def restore(self, trainer: Trainer) -> bool:
-        """Go on from the state, if there is one of this very run; a damaged or foreign one is not used."""
+    def restore(self, trainer: Trainer, *, keep_trained: bool = False) -> str | None:
+        """Go on from the state, if there is one.
+
+        Returns:
+            None if the run goes on from its state, else why not: "" if there is none, or what is other than it was.
+            A trainer that was refused a damaged state may hold half of it.
+        """
         if not self.state.exists():
-            return False
+            return ""
         try:
             tensors, values = read_tensors(self.state)
-            identity = self._identity(trainer)
-            if {name: values.pop(name) for name in identity} != identity:
-                return False
+            for name, value in self._identity(trainer).items():
+                other = values.pop(name) != value
+                if other and not (keep_trained and name == "code_digest"):
+                    return f"begun with other {name.removesuffix('_sha256').removesuffix('_digest')}"
             trainer.restore(tensors, values)
-        except (UserError, KeyError, TypeError, RuntimeError):
-            return False
-        return True
+        except (UserError, KeyError, TypeError, AttributeError, RuntimeError):
+            return "its state is damaged"
+        return None
 
     def _identity(self, trainer: Trainer) -> dict[str, Any]:
         return {
@@ -107,6 +138,7 @@ class RunFolder:
             "data_sha256": trainer.images.sha256,
             "code_digest": code_digest(),
             "precision": trainer.hardware.precision,
+            "device": trainer.hardware.device.type,
         }
 
     def save_snapshot(self, trainer: Trainer, epoch: int) -> None:
@@ -117,6 +149,12 @@ class RunFolder:
         """Write ``log.csv`` and ``validation.csv``."""
         write_text(self.path / "log.csv", _csv(trainer.progress.log))
         write_text(self.path / "validation.csv", _csv(trainer.progress.validation))
+
+    def _files(self, trainer: Trainer) -> list[Path]:
+        """The files that a finished run is made of, but for its record."""
+        checkpoints = [self.path, *(self.snapshot(epoch) for epoch in trainer.spec.train.snapshots)]
+        logs = [self.path / "log.csv", self.path / "validation.csv"]
+        return [folder / name for folder in checkpoints for name in ("model.safetensors", "config.json")] + logs
 
     def finish(self, trainer: Trainer, threads: int) -> None:
         """Write weights and logs, then the record, and remove the state."""
@@ -129,7 +167,8 @@ class RunFolder:
             "name": trainer.spec.name,
             "weights_sha256": sha256_of(self.weights),
             "train_loss": progress.train_loss,
-            "validation_loss": progress.validation[-1]["loss"] if len(trainer.images.validation) else None,
+            "validation_loss": progress.validation[-1]["loss"] if progress.validation else None,
+            "realised_mask_ratio": trainer.spec.model.realised_mask_ratio,
             "n_parameters": sum(p.numel() for p in trainer.model.parameters()),
             "steps": progress.step,
             "images": images,
@@ -140,6 +179,7 @@ class RunFolder:
             "compiled": hardware.compiled,
             "attention": hardware.kernel,
             "torch": torch.__version__,
+            "files": {str(path.relative_to(self.path)): sha256_of(path) for path in self._files(trainer)},
         }
         write_json(self.record, record)
         self.state.unlink(missing_ok=True)
@@ -161,32 +201,30 @@ class TrainedRun:
 
     def normalise(self, images: UInt8[Tensor, "N H W C"]) -> Float[Tensor, "N C H W"]:
         """Images as the model was trained on: zero mean and unit variance by channel of the training images."""
-        mean, std = (torch.tensor(self.config["normalisation"][name])[:, None, None] for name in ("mean", "std"))
+        mean, std = self._statistics(images.device)
         return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
     def denormalise(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N H W C"]:
         """The inverse of :meth:`normalise`, on the scale [0, 1], not clipped."""
-        mean, std = (torch.tensor(self.config["normalisation"][name])[:, None, None] for name in ("mean", "std"))
+        mean, std = self._statistics(images.device)
         return (images * std + mean).permute(0, 2, 3, 1)
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        values = self.config["normalisation"]
+        mean, std = (torch.tensor(values[name], device=device)[:, None, None] for name in ("mean", "std"))
+        return mean, std
 
 
 def load_run(path: Path | str) -> TrainedRun:
     """Read a finished run.
 
     Raises:
-        UserError: the run is missing, unfinished, or its weights are not those it was finished with.
+        UserError: the run is missing or unfinished, or a file of it is missing or damaged.
     """
     folder = RunFolder(Path(path))
-    try:
-        record = json.loads(folder.record.read_text(encoding="utf-8"))
-        config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-        expected = record["weights_sha256"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(path, "no finished training run", "train it: snakemake training") from None
-    model = load_pretrained(folder.path)
-    if sha256_of(folder.weights) != expected:
-        raise UserError(folder.weights, "not the weights that run.json names", "delete the run and train it again")
-    return TrainedRun(model.eval(), config, record)
+    record = folder.read_record()
+    config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
+    return TrainedRun(load_pretrained(folder.path).eval(), config, record)
 
 
 def sha256_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from spatialmae.setting import check_choice, check_count, check_known, check_number, setting
+from spatialmae.setting import check_choice, check_count, check_known, check_number, setting, whole_numbers_to_float
 
 Augmentation = Literal["none", "flip", "crop"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -24,7 +24,7 @@ class TrainConfig:
     base_lr: float = setting(1.5e-4, "peak learning rate for a batch of 256; it grows in proportion to the batch")
     min_lr: float = setting(0.0, "learning rate that the cosine ends at")
     warmup_epochs: float = setting(5.0, "epochs of linear warm-up")
-    weight_decay: float = setting(0.05, "AdamW's decay of matrices; biases, norms and tokens are not decayed")
+    weight_decay: float = setting(0.05, "AdamW's decay of matrices; not of biases, norms, [CLS] and mask token")
     beta1: float = setting(0.9, "AdamW's decay of the mean of gradients, in [0, 1)")
     beta2: float = setting(0.95, "AdamW's decay of the mean of squared gradients, in [0, 1)")
     clip_grad: float | None = setting(None, "largest norm of the gradient; null: no clipping")
@@ -44,6 +44,7 @@ class TrainConfig:
             check_number("clip_grad", self.clip_grad)
         check_choice("augmentation", self.augmentation, get_args(Augmentation))
         check_choice("precision", self.precision, get_args(Precision))
+        whole_numbers_to_float(self)
         if self.crop_scale > 1:
             raise ValueError(f"crop_scale: {self.crop_scale} is more than the whole image; lower it to 1 or less")
         for name in ("beta1", "beta2"):
@@ -59,6 +60,8 @@ class TrainConfig:
             check_count("snapshots", epoch, least=0)
             if epoch > self.epochs:
                 raise ValueError(f"snapshots: {epoch} is after the last of {self.epochs} epochs; lower it")
+        if len(set(self.snapshots)) < len(self.snapshots):
+            raise ValueError("snapshots: an epoch occurs twice; remove one")
 
     @property
     def peak_lr(self) -> float:

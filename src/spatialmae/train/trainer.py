@@ -78,7 +78,8 @@ class Trainer:
             raise ValueError(f"batch_size: {config.batch_size} exceeds the {self.n} training images; lower it")
         expected = (spec.model.channels, *spec.model.image_hw)
         if tuple(images.train.shape[1:]) != expected:
-            raise ValueError(f"image_size: images are {tuple(images.train.shape[1:])}, the model takes {expected}")
+            problem = f"images are {tuple(images.train.shape[1:])}, the model takes {expected}"
+            raise ValueError(f"image_size: {problem}; write the plan again")
         self.total_steps = config.epochs * self.steps_per_epoch
         self.log_every = max(1, self.total_steps // LOG_ROWS)
         self.validate_every = max(1, config.epochs // VALIDATIONS)
@@ -88,6 +89,7 @@ class Trainer:
         self.model = MaskedAutoencoder(spec.model, generator=_generator(weights)).to(device)
         self.order_rng, self.rng = _generator(order), _generator(augmentation, device)
         self.order = torch.empty(0, dtype=torch.int64)
+        self.grad_norm = torch.zeros(())  # before clipping
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -109,12 +111,12 @@ class Trainer:
             start = time.perf_counter()
             self.step()
             step, (epoch, rest) = self.progress.step, divmod(self.progress.step, self.steps_per_epoch)
-            if step % self.log_every == 0 or rest == 0:
+            if step % self.log_every == 0 or step == self.total_steps:
                 self._log()
             if rest == 0:
                 self.progress.train_loss = float(self.progress.epoch_loss) / self.steps_per_epoch
                 self.progress.epoch_loss.zero_()
-                if epoch % self.validate_every == 0 or step == self.total_steps:
+                if len(self.images.validation) and (epoch % self.validate_every == 0 or step == self.total_steps):
                     self.progress.validation.append({"epoch": epoch, "step": step, "loss": self.validate()})
             self.progress.seconds += time.perf_counter() - start
             yield step
@@ -133,7 +135,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         if config.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
         self.optimizer.step()
         progress.loss_sum += loss.detach()
         progress.epoch_loss += loss.detach()
@@ -151,24 +153,28 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss of the validation images under masks that are the same for every run; NaN if there are none."""
+        """Loss of the validation images, not augmented, under masks that runs of one masking share.
+
+        Losses of different masking ratios, units or objectives are different quantities. That of the training images is
+        of augmented ones and an average over an epoch of changing weights: the two differ by more than generalisation.
+        """
         images, device = self.images.validation, self.hardware.device
-        if len(images) == 0:
-            return math.nan
-        # Masks from a CPU generator, so that they are the same on every device.
+        # From a CPU generator, so that masks and input noise are the same on every device.
         draw = torch.Generator().manual_seed(0)
-        noise = torch.rand(len(images), self.spec.model.n_units, generator=draw).to(device)
-        rng = _generator(np.uint64(0), device)
+        noise = torch.rand(len(images), self.spec.model.n_units, generator=draw)
         self.model.eval()
-        total = 0.0
-        for rows in torch.arange(len(images), device=device).split(VALIDATION_BATCH):
-            batch = self.images.normalise(images[rows])
-            seen = self.model.corrupt(batch, rng)
+        total, weight = 0.0, 0.0
+        # No larger than the training batch, so that what fits in memory there fits here.
+        for rows in torch.arange(len(images)).split(min(VALIDATION_BATCH, self.spec.train.batch_size)):
+            batch = self.images.normalise(images[rows.to(device)])
+            seen = self.model.corrupt(batch.cpu(), draw).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bf16"):
                 # The plain forward pass: another batch size would compile the model anew.
-                total += float(self.model.forward(batch, noise[rows], seen=seen).loss) * len(rows)
+                output = self.model.forward(batch, noise[rows].to(device), seen=seen)
+            counted = float(len(rows) if self.spec.model.loss_on == "all" else output.mask.sum())
+            total, weight = total + float(output.loss) * counted, weight + counted
         self.model.train()
-        return total / len(images)
+        return total / weight
 
     def _next_ids(self) -> Int64[Tensor, " N"]:
         """The next batch of the epoch's order, drawn anew at its start."""
@@ -185,21 +191,24 @@ class Trainer:
         loss = float(progress.loss_sum) / progress.loss_count
         progress.loss_sum.zero_()
         progress.loss_count = 0
-        first = progress.log[0]["loss"] if progress.log else loss
-        if not math.isfinite(loss) or loss > DIVERGED * first:
-            raise DivergedError(f"the loss is {loss:.3g} at step {progress.step}, and was {first:.3g} at the start")
         images = progress.step * self.spec.train.batch_size
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self.spec.train.clip_grad is None:
+            self.grad_norm = torch.nn.utils.get_total_norm(
+                [p.grad for p in self.model.parameters() if p.grad is not None]
+            )
         row = {
             "step": progress.step,
             "epoch": progress.step / self.steps_per_epoch,
             "images": images,
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": loss,
-            "grad_norm": float(torch.nn.utils.get_total_norm(gradients)),
+            "grad_norm": float(self.grad_norm),
             "seconds": round(progress.seconds, 3),
         }
         progress.log.append(row)
+        first = progress.log[0]["loss"]
+        if not math.isfinite(loss) or loss > DIVERGED * first:
+            raise DivergedError(f"the loss is {loss:.3g} at step {progress.step}, and was {first:.3g} at the start")
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything that the rest of the run depends on: arrays, and JSON-able values."""

@@ -6,7 +6,10 @@ unit of evidence is the seed. benchmarks/training.py measures this against threa
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -14,6 +17,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
 from typing import Any
+
+import torch
 
 from spatialmae.errors import UserError
 from spatialmae.model.config import MAEConfig
@@ -101,14 +106,12 @@ def train_all(plan: Plan, options: Options, n_workers: int) -> Iterator[Message]
             try:
                 message = messages.get(timeout=1.0)
             except Empty:
-                if any(worker.exitcode not in (None, 0) for worker in workers):
-                    raise UserError(
-                        plan.stage, "a training process died", "free memory, or use fewer --workers"
-                    ) from None
-                continue
+                message = Message("")
+            if any(worker.exitcode not in (None, 0) for worker in workers):
+                raise UserError(plan.stage, "a training process was killed", "free memory, or use fewer --workers")
             if message is None:
                 working -= 1
-            else:
+            elif message.run:
                 yield message
     finally:
         for worker in workers:
@@ -118,23 +121,37 @@ def train_all(plan: Plan, options: Options, n_workers: int) -> Iterator[Message]
 
 def _work(tasks: Any, messages: Any, plan: Plan, options: Options) -> None:
     """What a worker process does: runs from the queue until there are no more."""
+    # Ctrl-C goes to every process: the command ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare_cpu(options.threads)
     images: dict[str, TrainingImages] = {}
+    model = None
     parent = parent_process()
     while (spec := tasks.get()) is not None:
+        if spec.model != model:
+            torch.compiler.reset()  # compiled code of many models would fill its cache, and stay in memory
+            model = spec.model
         try:
             with RunFolder(Path(plan.runs_dir) / spec.name).locked():
                 for message in train_run(spec, plan, options, images):
-                    # A command that is killed takes its workers with it; their states are saved.
+                    # A command that is killed takes its workers with it.
                     if parent is not None and not parent.is_alive():
                         return
                     messages.put(message)
         except UserError as error:
             messages.put(Message(spec.name, ended="failed", problem=(error.problem, error.mend)))
-        except (ValueError, DivergedError) as error:
+        except DivergedError as error:
+            mend = f"lower base_lr (now {spec.train.base_lr:g}) or train in fp32"
+            messages.put(Message(spec.name, ended="failed", problem=(str(error), mend)))
+        except OSError as error:
+            problem = f"{error.filename}: {error.strerror or error}"
+            messages.put(Message(spec.name, ended="failed", problem=(problem, "check path, permissions and space")))
+        except Exception as error:
+            # Whatever it was, the other runs go on; the traceback says more than a line can.
+            traceback.print_exc()
             problem, _, mend = str(error).partition("; ")
-            lower = f"lower base_lr (now {spec.train.base_lr:g}) or train in fp32"
-            messages.put(Message(spec.name, ended="failed", problem=(problem, mend or lower)))
+            problem = f"{type(error).__name__}: {(problem.splitlines() or [''])[0]}"
+            messages.put(Message(spec.name, ended="failed", problem=(problem, mend or "see the traceback above")))
     messages.put(None)
 
 
@@ -171,9 +188,12 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
     if hardware.device.type not in images:
         images[hardware.device.type] = stored.to(hardware.device)
     trainer = Trainer(spec, images[hardware.device.type], hardware)
-    if folder.restore(trainer):
+    refused = folder.restore(trainer, keep_trained=options.keep_trained)
+    if refused is None:
         yield Message(spec.name, resumed=trainer.progress.step * spec.train.batch_size)
     else:
+        if refused:
+            print(f"{spec.name}: {refused}, so it starts from the beginning", file=sys.stderr)
         # A damaged state may have been taken in half: begin with a new trainer.
         trainer = Trainer(spec, images[hardware.device.type], hardware)
         folder.record.unlink(missing_ok=True)
@@ -182,11 +202,21 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
     yield from _train(trainer, folder, options)
 
 
+def _logged(trainer: Trainer, folder: RunFolder) -> Iterator[int]:
+    """The trainer's steps; if they diverge, the logs tell of it, and no later call goes on from there."""
+    try:
+        yield from trainer.train()
+    except DivergedError:
+        folder.save_logs(trainer)
+        folder.state.unlink(missing_ok=True)
+        raise
+
+
 def _train(trainer: Trainer, folder: RunFolder, options: Options) -> Iterator[Message]:
     spec, batch_size = trainer.spec, trainer.spec.train.batch_size
     saved = reported = time.monotonic()
     told = trainer.progress.step
-    for step in trainer.train():
+    for step in _logged(trainer, folder):
         epoch, rest = divmod(step, trainer.steps_per_epoch)
         if rest == 0 and epoch in spec.train.snapshots:
             folder.save_snapshot(trainer, epoch)
