@@ -59,7 +59,7 @@ def test_shipped_configurations_are_valid(path):
         (
             ("linear", "masking"),
             "fixed",
-            "datasets.leaves.patch_sizes: mask_ratio=0.9 leaves none of 4 patches visible",
+            "datasets.leaves.patch_sizes: mask_ratio: 0.9 leaves none of 4 patches visible",
         ),
         (("checks", "patch_size"), 3, "checks.patch_size: 3 does not tile 8×8 px; use a divisor"),
         (("checks", "wrong_patch_size"), 2, "checks.wrong_patch_size: it equals patch_size"),
@@ -99,6 +99,11 @@ def test_shipped_configurations_are_valid(path):
             "ratios.grid.mask_ratio: List should have at least 1",
         ),
         (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.5], "grid.mask_ratio: a value occurs twice; remove one"),
+        (
+            ("training", "ratios", "grid", "snapshots"),
+            [[0], [0, 1]],
+            "training.ratios.grid.snapshots: they change no trained model; set them in train",
+        ),
         (("training", "ratios", "grid", "ratio"), [0.5], "training.ratios.grid.ratio: unknown key; remove it"),
         (("training", "ratios", "grid", "image_size"), [8], "grid.image_size: the data set decides it; remove it"),
         (
@@ -155,11 +160,11 @@ def test_seeds_follow_groups(values):
 
 def test_a_training_stage_is_the_product_of_its_grid_and_the_seeds(values):
     values["seeds"]["first"] = 300
-    grid = {"mask_ratio": [0.5, 0.75], "beta1": [0.8, 0.9], "snapshots": [[0], [0, 1]]}
+    grid = {"mask_ratio": [0.5, 0.75], "beta1": [0.8, 0.9], "precision": ["auto", "fp32"]}
     values["training"]["ratios"]["grid"] = grid
     runs = parse_config(values, "my.yaml").training_runs("ratios")
-    cells = [(run.model.mask_ratio, run.train.beta1, run.train.snapshots, run.seed) for run in runs]
-    assert cells == list(product([0.5, 0.75], [0.8, 0.9], [(0,), (0, 1)], [300, 301]))
+    cells = [(run.model.mask_ratio, run.train.beta1, run.train.precision, run.seed) for run in runs]
+    assert cells == list(product([0.5, 0.75], [0.8, 0.9], ["auto", "fp32"], [300, 301]))
     assert len({run.name for run in runs}) == len(runs)
     assert {(run.dataset, run.model.image_size, run.model.channels) for run in runs} == {("leaves", 16, 3)}
     values["training"]["ratios"]["grid"] = {}

@@ -207,12 +207,13 @@ def make_runs(seeds: int = SEEDS, patches: tuple[int, ...] = (4,)) -> pd.DataFra
     table = grid(mask_ratio=RATIOS, patch_size=patches, seed=range(seeds))
     names = table.astype(str).agg("-".join, axis=1)
     fixed = {"stage": "ratios", "dataset": "leaves", "masking": "fixed", "bottleneck": np.nan, "epochs": 8}
+    fixed |= {"norm_pix_loss": False, "mean_image_loss": 0.9}
     return table.assign(name=names, mask_unit=table["patch_size"], **fixed)
 
 
 def make_curves(runs: pd.DataFrame, images: np.ndarray) -> pd.DataFrame:
     table = runs[["name", "seed", "mask_ratio"]].merge(pd.DataFrame({"images": images}), how="cross")
-    loss = (0.4 + 0.3 * table["mask_ratio"]) * (1 + np.exp(-table["images"] / 1e4))
+    loss = (0.4 + 0.3 * table.pop("mask_ratio")) * (1 + np.exp(-table["images"] / 1e4))
     return table.assign(loss=loss * jitter(table))
 
 
@@ -418,6 +419,7 @@ def test_losses_are_means_over_seeds_by_ratio_with_a_panel_for_each_patch_size()
     color = handles[labels.index("m = 0.7")].get_color()
     drawn = [line for line in axes[1].lines if line.get_color() == color and len(line.get_xdata()) == 40]
     assert len(drawn) == 3 + 1
+    assert [line.get_ydata()[0] for line in axes[1].lines if line.get_linestyle() == ":"] == [0.9]
     np.testing.assert_allclose(drawn[-1].get_xdata(), expected.index / 1000)
     np.testing.assert_allclose(drawn[-1].get_ydata(), expected)
 
@@ -457,8 +459,80 @@ def test_any_setting_can_colour_the_losses(values: list) -> None:
     chosen = chosen.assign(mask_ratio=0.5, **{name: np.repeat(values, 2)})
     axis = training.loss_curves(chosen, curves, validation, "one").axes[0]
     handles, labels = axis.get_legend_handles_labels()
-    assert labels == [training.setting_label(name, value) for value in sorted(values, key=lambda v: (v != v, v))]
+    assert labels == [training.setting_label(name, value) for value in values], "the order of the table"
     assert len({str(handle.get_color()) for handle in handles}) == 2
+
+
+def test_panels_and_rows_of_both_figures_come_in_the_order_of_the_table_with_a_setting_a_title_line() -> None:
+    runs, curves, validation = make_losses(2, (8, 4))
+    runs = runs[runs["mask_ratio"].isin([0.1, 0.9])].iloc[::-1].copy()
+    runs["encoder_dim"] = runs["patch_size"] * 4
+    runs["augmentation"] = runs["patch_size"].map({4: "crop", 8: "none"})
+    axes = training.loss_curves(runs, curves, validation, "sizes").axes
+    how = {4: "crop", 8: "none"}
+    sizes = [f"patch {p} px,\nencoder dim {4 * p},\naugmentation {how[p]}" for p in how]
+    assert [axis.get_title() for axis in axes] == sizes
+    assert axes[0].get_legend_handles_labels()[1] == ["m = 0.9", "m = 0.1"]
+    figure = training.reconstructions(make_reconstructions(runs), runs, "sizes")
+    labels = [text.get_text() for axes in figure.axes for text in axes.texts][1:]
+    rows = [(p, m) for m in (0.9, 0.1) for p in (4, 8)]
+    figure.canvas.draw()
+    assert min(text.get_window_extent().x0 for axes in figure.axes for text in axes.texts) >= 0
+    assert [(f"patch {p} px" in label, f"m = {m}" in label) for label, (p, m) in zip(labels, rows, strict=True)] == [
+        (True, True)
+    ] * 4
+
+
+@pytest.mark.parametrize(
+    "limits", [(0.88, 0.99), (0.5, 0.9), (0.9001, 0.9004), (0.21, 0.49), (0.08, 1.3), (1e-4, 2.0), (1.01, 1.99)]
+)
+def test_the_loss_axis_has_three_ticks_inside_its_limits_whatever_they_are(limits: tuple[float, float]) -> None:
+    runs, curves, validation = make_losses(1)
+    curves["loss"] = np.geomspace(*limits, len(curves))
+    drawn = training.loss_curves(runs.assign(mean_image_loss=np.nan), curves, validation.assign(loss=np.nan), "one")
+    drawn.canvas.draw()
+    axis = drawn.axes[0]
+    low, high = axis.get_ylim()
+    assert low <= limits[0] < limits[1] <= high
+    labels = [tick.label1.get_text() for tick in axis.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert 3 <= len(set(labels)) <= 8
+    assert [float(label) for label in labels] == pytest.approx(training.loss_ticks(low, high), rel=1e-6)
+    assert not axis.yaxis.get_offset_text().get_text()
+
+
+def test_marks_are_told_only_where_they_are_drawn() -> None:
+    runs, curves, validation = make_losses(2)
+    told = {
+        "all": training.loss_curves(*make_losses(10), "one"),
+        "cut": training.loss_curves(runs, curves, validation, "one"),  # intervals of two seeds are wide
+        "unvalidated": training.loss_curves(
+            runs.assign(mean_image_loss=np.nan), curves, validation.assign(loss=np.nan), "one"
+        ),
+    }
+    notes = {name: " ".join(figure.get_supxlabel().split()) for name, figure in told.items()}
+    assert notes["all"].endswith("points: validation; bars: 95 % t interval; dotted: the mean image.")
+    assert "bars: 95 % t interval, cut at the frame" in notes["cut"]
+    assert notes["unvalidated"].endswith("n = 2 seeds; lines: training, thin ones: seeds.")
+    markers = {name: {h.get_marker() for h in figure.legends[0].legend_handles} for name, figure in told.items()}
+    assert markers["unvalidated"] == {""}
+    assert "" not in markers["all"]
+    assert not any(line.get_linestyle() == ":" for line in told["unvalidated"].axes[0].lines)
+
+
+@pytest.mark.parametrize(
+    ("by_patch", "label", "told"),
+    [
+        ([False], "loss (channel variance = 1)", False),
+        ([True], "loss (patch's own variance = 1)", False),
+        ([False, True], "loss", True),
+    ],
+)
+def test_the_loss_is_labelled_with_its_unit(by_patch: list[bool], label: str, told: bool) -> None:
+    runs, curves, validation = make_losses(1)
+    runs["norm_pix_loss"] = np.resize(by_patch, len(runs))
+    figure = training.loss_curves(runs, curves, validation, "one")
+    assert figure.axes[0].get_ylabel() == label
+    assert ("with norm pix loss a patch's own" in " ".join(figure.get_supxlabel().split())) == told
 
 
 @pytest.mark.parametrize("channels", [1, 3])

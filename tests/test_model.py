@@ -1,7 +1,11 @@
 """The masked autoencoder: geometry, masks, attention, objective, initialisation."""
 
+import json
 import math
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 from torch.func import jacrev, jvp, vmap
 
 from small_models import SMALL, small_batch, small_model
-from spatialmae.masks import fixed_count_masks, n_visible
+from spatialmae.masks import bernoulli_masks, fixed_count_masks, n_visible
 from spatialmae.model import MAEConfig, MaskedAutoencoder, Masks
 from spatialmae.model.patches import patchify, sincos_positions, unpatchify
 
@@ -94,7 +98,7 @@ def test_noise_of_another_shape_is_refused(shape):
 
 @st.composite
 def masked(draw):
-    """A configuration with fixed-count masks, and noise for it."""
+    """A configuration with fixed-count masks, and noise for it, uniform or full of ties."""
     patch, per_unit = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     unit = patch * per_unit
     rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
@@ -106,8 +110,8 @@ def masked(draw):
         | {"image_size": (rows * unit, columns * unit), "patch_size": patch, "mask_unit": unit, "loss_on": "all"},
         mask_ratio=ratio,
     )
-    seed = draw(st.integers(0, 2**31))
-    return config, torch.rand(3, rows * columns, generator=torch.Generator().manual_seed(seed))
+    noise = torch.rand(3, rows * columns, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**31))))
+    return config, (2 * noise).floor() / 2 if draw(st.booleans()) else noise
 
 
 @given(masked())
@@ -128,14 +132,19 @@ def test_fixed_count_masks_hide_whole_units_of_highest_noise(case):
         rows, columns = config.unit_grid
         hidden = masks.mask[n].reshape(rows, side, columns, side).permute(0, 2, 1, 3).reshape(-1, side**2)
         assert ((hidden == 0).all(1) | (hidden == 1).all(1)).all()
+        # Units are kept one after the other in the order of the noise, each with its patches in row-major order.
+        units = torch.arange(config.n_patches).reshape(rows, side, columns, side).permute(0, 2, 1, 3)
+        units = units.reshape(-1, side**2)[noise[n].argsort(stable=True)]
+        assert torch.equal(order, units.flatten())
         assert noise[n][hidden[:, 0] == 0].max() <= noise[n][hidden[:, 0] == 1].min() if hidden.any() else True
 
 
+@pytest.mark.parametrize(("masking", "draw"), [("fixed", fixed_count_masks), ("bernoulli", bernoulli_masks)])
 @given(ratio=st.integers(0, 93), seed=st.integers(0, 2**31))
-def test_masks_of_theory_and_training_agree_given_the_same_noise(ratio, seed):
-    config = MAEConfig(**SMALL, mask_ratio=ratio / 100, loss_on="all")
+def test_masks_of_theory_and_training_agree_given_the_same_noise(masking, draw, ratio, seed):
+    config = MAEConfig(**SMALL, masking=masking, mask_ratio=ratio / 100, loss_on="all")
     noise = torch.from_numpy(np.random.default_rng(seed).random((4, 16)))
-    theory = fixed_count_masks(4, 16, ratio / 100, np.random.default_rng(seed))
+    theory = draw(4, 16, ratio / 100, np.random.default_rng(seed))
     assert np.array_equal(Masks.from_noise(config, noise).mask.numpy(), theory)
 
 
@@ -170,6 +179,25 @@ def test_independent_masks_take_whole_units_too():
     mask = Masks.from_noise(config, torch.rand(50, 4)).mask.reshape(50, 2, 2, 2, 2).permute(0, 1, 3, 2, 4)
     sums = mask.reshape(-1, 4).sum(1)
     assert set(sums.tolist()) == {0, 4}
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5]), min_size=4, max_size=4), st.sampled_from(["fixed", "bernoulli"]))
+def test_a_tie_between_units_splits_neither(noise, masking):
+    config = MAEConfig(**SMALL, masking=masking, mask_ratio=0.5, mask_unit=4)
+    masks = Masks.from_noise(config, torch.tensor([noise, noise[::-1]]))
+    sums = masks.mask.reshape(2, 2, 2, 2, 2).sum((2, 4)).flatten(1)
+    hidden = sums.sum(1) / 4
+    assert set(sums.flatten().tolist()) <= {0, 4}
+    assert hidden.tolist() == [2, 2] if masking == "fixed" else [noise.count(0.5)] * 2
+    assert torch.equal(masks.ids_keep[0, :4].diff(), torch.tensor([1, 3, 1])) if masks.ids_keep.numel() else True
+
+
+def test_independent_masks_have_an_expected_ratio_and_no_count():
+    # A fixed count would leave nothing of these 16 patches visible.
+    config = MAEConfig(**SMALL, masking="bernoulli", mask_ratio=0.95)
+    assert config.realised_mask_ratio == 0.95
+    with pytest.raises(ValueError, match="^masking: bernoulli leaves no fixed number of patches visible; "):
+        _ = config.n_visible
 
 
 # Independence of samples and of what is hidden
@@ -330,6 +358,26 @@ def test_jacobians_of_a_batch_by_vmap_are_those_of_each_image():
         torch.testing.assert_close(batch[n], alone, rtol=1e-9, atol=1e-12)
 
 
+def test_a_forward_pass_compiles_as_one_graph():
+    # In a process of its own, without the tests' type checker, which torch.compile cannot trace.
+    script = """
+import torch
+from small_models import small_batch, small_model
+for settings in ({}, {"mask_unit": 4, "mask_ratio": 0.5}):
+    model = small_model(**settings)
+    images, noise = small_batch(model)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)(images, noise)
+    eager = model(images, noise)
+    for name in ("loss", "pred", "mask", "latent"):
+        torch.testing.assert_close(getattr(compiled, name), getattr(eager, name), rtol=0, atol=0)
+    assert torch.equal(compiled.masks.ids_keep, eager.masks.ids_keep)
+print("equal")
+"""
+    tests = Path(__file__).parent
+    result = subprocess.run([sys.executable, "-c", script], cwd=tests, capture_output=True, text=True, check=False)
+    assert result.stdout == "equal\n", result.stderr
+
+
 # Intermediates and encoding
 
 
@@ -469,12 +517,16 @@ def test_training_lowers_the_loss_and_reaches_every_weight():
         ({"decoder_heads": 3}, "decoder_dim: 8 is not a multiple of 4 and of decoder_heads=3"),
         ({"mlp_ratio": 0}, "mlp_ratio: 0 is not a positive number"),
         ({"mlp_ratio": 0.1}, "mlp_ratio: 0.1 leaves nothing of decoder_dim=8"),
-        ({"mask_ratio": 1}, r"mask_ratio: 1 is not in \[0, 1\)"),
+        ({"mask_ratio": 1}, r"mask_ratio: 1.0 is not in \[0, 1\)"),
         ({"mask_ratio": -0.1}, "mask_ratio: -0.1"),
         ({"mask_ratio": "high"}, "mask_ratio: 'high'"),
         ({"mask_ratio": float("nan")}, "mask_ratio: nan"),
-        ({"mask_ratio": 0.95}, "mask_ratio: 0.95 leaves none of 16 patches visible"),
-        ({"mask_ratio": 0}, "loss_on: mask_ratio=0 hides none of 16 units"),
+        ({"mask_ratio": 0.95}, "mask_ratio: 0.95 leaves none of 16 patches visible; lower it or patch_size"),
+        (
+            {"mask_ratio": 0.8, "mask_unit": 4},
+            "mask_ratio: 0.8 leaves none of 4 mask units visible; lower it or mask_unit",
+        ),
+        ({"mask_ratio": 0}, "loss_on: mask_ratio=0.0 hides none of 16 units"),
         ({"mask_ratio": 0, "masking": "bernoulli"}, "loss_on: mask_ratio=0"),
         ({"mask_unit": 3}, "mask_unit: 3 px must be a multiple of patch_size=2"),
         ({"mask_unit": 6}, "mask_unit: 6 px"),
@@ -494,8 +546,24 @@ def test_impossible_configurations_are_refused_by_field_and_mend(settings, messa
     config = object.__new__(MAEConfig)
     for name, value in (MAEConfig().to_dict() | SMALL | settings).items():
         object.__setattr__(config, name, value)
-    with pytest.raises(ValueError, match=f"^{message}.*; "):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
         config.__post_init__()
+    assert str(error.value).count("; ") == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"mlp_ratio": 2}, {"mlp_ratio": 2.0}),
+        ({"image_size": (8, 8)}, {"image_size": 8}),
+        ({"mask_unit": 2}, {"mask_unit": None}),
+    ],
+)
+def test_settings_that_mean_the_same_are_one_configuration(one, other):
+    first, second = (MAEConfig(**SMALL | settings) for settings in (one, other))
+    assert (first, hash(first), repr(first)) == (second, hash(second), repr(second))
+    assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
+    assert set(first.to_dict()) == set(asdict(first)) == {f.name for f in fields(MAEConfig)}
 
 
 def test_configurations_come_back_from_json_values():

@@ -108,7 +108,7 @@ def test_the_model_key_is_the_models_own(tmp_path):
     [
         ({"patchsize": 2}, r"config.json: model.patchsize: unknown key; remove it or correct its spelling"),
         ({"patch_size": 3}, r"config.json: model.patch_size: 3 does not tile 8×8 px; use a divisor"),
-        ({"mask_ratio": 2.0}, r"config.json: model.mask_ratio: 2.0 is not in \[0, 1\), .*; lower it"),
+        ({"mask_ratio": 2.0}, r"config.json: model.mask_ratio: 2.0 is not in \[0, 1\), .*; change it"),
         ({"encoder_depth": 0}, r"config.json: model.encoder_depth: 0"),
         ({"encoder_depth": 3}, r"model.safetensors: not the weights of the model in config.json \(encoder.2.*missing"),
         ({"encoder_depth": 1}, r"model.safetensors: not the weights of the model in config.json \(encoder.1.*unknown"),

@@ -7,7 +7,14 @@ import pytest
 
 from spatialmae.figures.catalogue import CATALOGUE, DrawnFigure
 from spatialmae.report.page import counts, deviation_rows, findings, number, render
-from spatialmae.report.provenance import git_state, machine, package_versions, stage_seconds, trained_runs
+from spatialmae.report.provenance import (
+    git_state,
+    machine,
+    package_versions,
+    stage_seconds,
+    trained_runs,
+    training_seconds,
+)
 
 KIND = {kind.name: kind for kind in CATALOGUE}
 FIGURES = [
@@ -17,8 +24,9 @@ FIGURES = [
 ]
 RUNS = pd.DataFrame(
     {
-        "name": ["a", "b"], "dataset": "leaves", "device": ["cpu (X)", "GPU Y"], "torch": "2.0", "precision": "bf16",
-        "wall_seconds": [60.0, 30.0], "code_matches": [True, False], "weights_sha256": ["1f", "2e"],
+        "name": ["a", "b"], "dataset": "leaves", "seed": [301, 300], "device": ["cpu (X)", "GPU Y"], "torch": "2.0",
+        "precision": "auto", "precision_used": "bf16", "wall_seconds": [60.0, 30.0], "code_matches": [True, False],
+        "weights_sha256": ["1f", "2e"],
     }
 )  # fmt: skip
 
@@ -93,6 +101,8 @@ def test_training_has_a_section_of_its_own_with_its_machines_and_the_runs_that_o
     assert (
         "2 runs on leaves, 1.5 minutes of training on GPU Y, cpu (X), bf16, torch 2.0; <b>1 made by other code" in page
     )
+    assert "leaves 200–201, training ratios 300–301<" in page
+    assert "1.0 minutes of jobs, training by the time of its runs" in page
     assert PROVENANCE["training"]["ratios"]["made_by_other_code"] == ["b"]
     assert PROVENANCE["training"]["ratios"]["weights_sha256"] == {"a": "1f", "b": "2e"}
 
@@ -109,9 +119,15 @@ def test_deviation_rows_keep_bars():
 
 
 def test_provenance_is_of_this_machine_without_its_name(tmp_path):
-    (tmp_path / "linear").mkdir()
-    (tmp_path / "linear" / "leaves.tsv").write_text("s\th:m:s\n1.25\t0:00:01\n")
+    for job in ("linear", "train"):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "leaves.tsv").write_text("s\th:m:s\n1.25\t0:00:01\n")
     assert stage_seconds(tmp_path) == {"linear/leaves": 1.25}
     assert set(git_state()) == {"sha", "modified"}
     assert package_versions()["numpy"][0].isdigit()
-    assert "node" not in machine()
+    assert set(machine()) == {"system", "architecture", "cpus", "blas"}
+
+
+def test_training_costs_the_time_of_its_runs_and_one_that_stages_share_is_counted_once():
+    other = RUNS.assign(name=["b", "c"], wall_seconds=[30.0, 5.0])
+    assert training_seconds({"ratios": RUNS, "other": other}) == {"train/ratios": 90.0, "train/other": 5.0}

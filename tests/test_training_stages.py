@@ -34,8 +34,9 @@ def trained(tmp_path_factory):
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["datasets"]["leaves"]["source"] |= {"n_train": 40, "n_validation": 20, "n_test": 20}
+    values["training"] = {"ratios": values["training"]["ratios"]}
     values["training"]["ratios"] |= {"model": SIZES | {"decoder_heads": 1}, "grid": {"mask_ratio": [0.5, 0.75]}}
-    values["training"]["ratios"]["train"] |= {"batch_size": 20, "precision": "fp32"}
+    values["training"]["ratios"]["train"] |= {"batch_size": 20}
     config = parse_config(values, "test")
     layout = Layout.of(config)
     data.run(config, "leaves")
@@ -68,18 +69,28 @@ def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
     assert table["mask_unit"].tolist() == table["patch_size"].tolist()
     assert table["realised_mask_ratio"].tolist() == [0.5, 0.5, 0.75, 0.75]
     assert table["images"].tolist() == [2 * 40] * 4
+    assert set(table["precision"]) == {"auto"}, "the setting, as the file has it"
+    assert set(table["precision_used"]) <= {"bf16", "fp32"}, "what it came to"
+    images = ImageData.load(layout.data("leaves"))
+    train, validation = (images.features(split).reshape(-1, 16, 16, 3) for split in ("train", "validation"))
+    error = np.square((validation - train.mean(axis=0)) / train.std(axis=(0, 1, 2))).mean()
+    np.testing.assert_allclose(table["mean_image_loss"], error, rtol=1e-6)
     assert table["validation_loss"].notna().all()
     last = read_table(layout.table("validation", "ratios")).groupby("name")["loss"].last()
     np.testing.assert_allclose(table.set_index("name")["validation_loss"].sort_index(), last.sort_index())
 
 
-def test_curves_carry_the_seed_and_the_settings_of_the_grid(trained):
+def test_curves_hold_name_seed_and_measurements_whatever_the_grid(trained):
     _, layout = trained
-    for name in ("training", "validation"):
+    measured = {
+        "training": ["step", "epoch", "lr", "loss", "grad_norm", "seconds"],
+        "validation": ["epoch", "step", "loss"],
+    }
+    for name, columns in measured.items():
         table = read_table(layout.table(name, "ratios"))
-        assert list(table)[:3] == ["name", "seed", "mask_ratio"]
+        assert list(table) == ["name", "seed", "images", *columns]
         assert table.groupby("name")["images"].max().tolist() == [80] * 4
-        assert not table.duplicated(["mask_ratio", "seed", "step"]).any()
+        assert not table.duplicated(["name", "step"]).any()
 
 
 def test_the_first_seed_of_each_model_reconstructs_the_same_validation_images(trained):
@@ -99,6 +110,14 @@ def test_the_first_seed_of_each_model_reconstructs_the_same_validation_images(tr
     [
         (lambda entries: None, "the stage is not trained; run snakemake training"),
         (lambda entries: "{", "not a readable manifest; delete it"),
+        (lambda entries: json.dumps(entries[0]), "not a readable manifest; delete it"),
+        *(
+            (
+                lambda entries, name=name: json.dumps([{k: v for k, v in e.items() if k != name} for e in entries]),
+                "not a readable manifest; delete it",
+            )
+            for name in ("name", "weights_sha256", "code_matches")
+        ),
         (lambda entries: json.dumps(entries[1:]), "it does not hold the weights of leaves-p4-m0.5"),
         (
             lambda entries: json.dumps([entry | {"weights_sha256": "0"} for entry in entries]),
@@ -118,6 +137,28 @@ def test_a_manifest_that_does_not_fit_is_said_so_and_no_table_is_written(trained
     finally:
         manifest.write_text(before)
     assert table.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("name", ["precision", "threads"])
+def test_a_record_of_another_version_is_said_so(trained, name):
+    config, layout = trained
+    path = layout.runs / config.training_runs("ratios")[0].name / "run.json"
+    before = path.read_text()
+    path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != name}))
+    try:
+        with pytest.raises(UserError, match=rf"run.json: {name} is not in it, another version .*; delete the run"):
+            training.run(config, "ratios")
+    finally:
+        path.write_text(before)
+
+
+def test_the_mean_image_of_images_that_differ_in_colour_alone_is_no_better_than_the_mean_colour():
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 1, 1, 3), dtype=np.uint8)
+    splits = {"train": np.arange(1500), "validation": np.arange(1500, 2000), "test": np.arange(0)}
+    same = ImageData("colours", np.broadcast_to(pixels, (2000, 4, 4, 3)), splits)
+    assert training.mean_image_loss(same) == pytest.approx(1, abs=0.05)
+    unvalidated = replace(same, splits=splits | {"validation": np.arange(0)})
+    assert np.isnan(training.mean_image_loss(unvalidated))
 
 
 def untrained(**changes) -> TrainedRun:
@@ -157,8 +198,13 @@ def test_reconstructions_are_the_same_every_time_and_leave_no_trace_in_torchs_ra
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_nan_validation_loss_stays_missing(tmp_path):
-    (tmp_path / "validation.csv").write_text("epoch,step,loss\n1,2,nan\n")
-    table = training._curve(tmp_path / "validation.csv", {"name": "a", "snapshots": (0, 1)}, batch_size=20)
+def test_a_nan_validation_loss_stays_missing_and_a_log_without_a_column_is_said_so(trained, tmp_path):
+    spec = trained[0].training_runs("ratios")[0]
+    path = tmp_path / "validation.csv"
+    path.write_text("epoch,step,loss\n1,2,nan\n")
+    table = training._curve(path, training.VALIDATION, spec)
     assert pd.isna(table["loss"]).all()
-    assert table[["name", "images"]].to_numpy().tolist() == [["a", 40]]
+    assert table[["name", "images"]].to_numpy().tolist() == [[spec.name, 40]]
+    path.write_text("epoch,loss\n1,nan\n")
+    with pytest.raises(UserError, match=r"not readable \(.*step.*\); delete the run"):
+        training._curve(path, training.VALIDATION, spec)

@@ -43,10 +43,16 @@ def snakemake(folder: Path, *arguments: str) -> str:
     return result.stdout + result.stderr
 
 
+def jobs(folder: Path, *arguments: str) -> dict[str, int]:
+    """How many jobs of each rule would run."""
+    text = snakemake(folder, "--dry-run", "--quiet", "rules", *arguments)
+    counts = re.findall(r"^(\w+) +(\d+)$", text, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in counts if rule not in ("total", "all")}
+
+
 def planned(folder: Path) -> set[str]:
     """Names of the rules that would run."""
-    text = snakemake(folder, "--dry-run", "--quiet", "rules")
-    return set(re.findall(r"^(\w+) +\d+$", text, flags=re.MULTILINE)) - {"total", "all"}
+    return set(jobs(folder))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,8 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     assert claims["verdict"].str.match(r"SUGGESTIVE|NOT_TESTED").all()
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["data"]["leaves"]
-    assert set(provenance["training"]["ratios"]["weights_sha256"]) == set(trained(results))
+    stages = provenance["training"].values()
+    assert {name for stage in stages for name in stage["weights_sha256"]} == set(trained(results))
     assert (results / "report.html").stat().st_size > 100_000
     assert {path.suffix for path in (results / "figures").iterdir()} == {".svg", ".png"}
     assert {path.stem for path in (results / "notebooks").glob("*.html")} == {
@@ -104,6 +111,82 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, re
     assert planned(finished) == set()
 
 
+AFTER_TRAINING = {"draw_training": 1, "write_report": 1}
+AFTER_ANALYSIS = {"judge_claims": 1, "draw_claims": 1, "write_report": 1}
+AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
+    ("measure_features", "measure_reach", "draw_sweep", "draw_features", "draw_reach", "draw_probes"), 1
+)
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("setting", "edited", "reruns"),
+    [
+        ("n_samples: 200", "n_samples: 300", {"measure_ising": 1, "draw_ising": 1} | AFTER_ANALYSIS),
+        (
+            "n_components: [8, 16, 64]",
+            "n_components: [8, 64]",
+            {"solve_linear": 1, "probe_features": 3} | AFTER_SOLVING,
+        ),
+        (
+            "grid: {mask_ratio: [0.5, 0.75]}",
+            "grid: {mask_ratio: [0.5, 0.9]}",
+            {"plan_training": 1, "train_models": 1, "collect_training": 1} | AFTER_TRAINING,
+        ),
+        (
+            "n_train: 2400",
+            "n_train: 2300",
+            {"prepare_data": 1, "measure_statistics": 1, "draw_statistics": 1, "solve_linear": 1, "probe_features": 3}
+            | {"train_models": 2, "collect_training": 2}
+            | AFTER_SOLVING
+            | AFTER_TRAINING,
+        ),
+        ("minutes: 1", "minutes: 2", {}),
+    ],
+)
+def test_an_edited_setting_reruns_in_one_call_all_that_depends_on_it(finished, setting, edited, reruns):
+    text = (finished / "config" / "smoke.yaml").read_text()
+    assert setting in text
+    (finished / "edited.yaml").write_text(text.replace(setting, edited))
+    assert jobs(finished, "--configfile", "edited.yaml") == reruns
+    assert planned(finished) == set()
+
+
+@pytest.mark.workflow
+def test_taking_runs_of_other_code_or_no_longer_is_a_change(finished, monkeypatch):
+    monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "1")
+    assert {"train_models", "collect_training"} <= planned(finished)
+    monkeypatch.delenv("SPATIALMAE_KEEP_TRAINED")
+    assert planned(finished) == set()
+
+
+@pytest.mark.workflow
+def test_a_fresh_folder_of_results_can_be_planned(checkout):
+    text = (checkout / "config" / "smoke.yaml").read_text()
+    (checkout / "fresh.yaml").write_text(text.replace("results: results", "results: fresh"))
+    assert {"prepare_data", "plan_training", "train_models", "write_report"} <= set(
+        jobs(checkout, "--configfile", "fresh.yaml")
+    )
+    assert [path.name for path in (checkout / "fresh" / "smoke").iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.workflow
+def test_planning_leaves_what_running_jobs_read_alone(finished):
+    resolved = finished / "results" / "smoke" / "config.yaml"
+    before = resolved.read_bytes()
+    (finished / "edited.yaml").write_text(
+        (finished / "config" / "smoke.yaml").read_text().replace("n_samples: 200", "n_samples: 300")
+    )
+    lock = finished / ".snakemake" / "locks" / "0.input.lock"
+    lock.write_text("")
+    try:
+        output = snakemake(finished, "--dry-run", "--configfile", "edited.yaml")
+    finally:
+        lock.unlink()
+    assert "results/smoke/config.yaml: left as it is while snakemake runs here" in output
+    assert resolved.read_bytes() == before
+
+
 def trained(results: Path) -> dict[str, bytes]:
     """The record of each finished training run."""
     return {path.parent.name: path.read_bytes() for path in (results / "runs").glob("*/run.json")}
@@ -117,9 +200,50 @@ def test_a_lost_manifest_is_made_again_without_training(finished):
     manifest.unlink()
     snakemake(finished, "results/smoke/training/ratios.manifest.json")
     assert manifest.read_bytes() == content
-    assert len(before) == 4
+    assert before
     assert trained(results) == before
     assert planned(finished) == set()
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.workflow
+def test_lost_and_damaged_runs_are_noticed_and_trained_again_alone(finished):
+    results = finished / "results" / "smoke"
+    manifest = results / "training" / "ratios.manifest.json"
+    content, before = manifest.read_bytes(), trained(results)
+    deleted, flipped, unreadable, _ = names = [entry["name"] for entry in json.loads(content)]
+    shutil.rmtree(results / "runs" / deleted)
+    flip_a_byte(results / "runs" / flipped / "model.safetensors")
+    (results / "runs" / unreadable / "run.json").write_text("{")
+    output = snakemake(finished, "--dry-run")
+    assert f"ratios.manifest.json: 3 of 4 runs lost or damaged ({deleted} first); removed, " in output
+    assert jobs(finished) == {"train_models": 1, "collect_training": 1} | AFTER_TRAINING
+    snakemake(finished)
+    after = trained(results)
+    assert {name for name in before if after[name] != before[name]} == set(names[:3])
+    assert manifest.read_bytes() == content
+    assert planned(finished) == set()
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("content", ["[", "{}", '[{"name": "a"}]', "[1]"])
+def test_a_damaged_manifest_is_removed_with_one_line(finished, content):
+    manifest = finished / "results" / "smoke" / "training" / "ratios.manifest.json"
+    before = manifest.read_bytes()
+    manifest.write_text(content)
+    try:
+        output = snakemake(finished, "--dry-run")
+        assert (
+            len(re.findall(r"^results/smoke/training/ratios.manifest.json: .*; removed, ", output, re.MULTILINE)) == 1
+        )
+        assert not manifest.exists()
+    finally:
+        manifest.write_bytes(before)
 
 
 @pytest.mark.workflow

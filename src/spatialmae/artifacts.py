@@ -33,6 +33,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary.chmod(0o666 & ~umask)
     try:
         yield temporary
+        # Else a crash of the machine soon after may leave the name on an empty file.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,9 +53,13 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray], metadata: Any = None) -> None:
-    """Write named arrays as one safetensors file, with JSON-able ``metadata`` in its header."""
+    """Write named arrays as one safetensors file, with JSON-able ``metadata`` in its header.
+
+    Raises:
+        ValueError: the metadata hold NaN or an infinity, or the format does not store an array's type.
+    """
     # "format" tells other readers of safetensors, Hugging Face's among them, how to take the arrays.
-    header = {"format": "pt", "spatialmae": json.dumps(metadata)}
+    header = {"format": "pt", "spatialmae": json.dumps(metadata, allow_nan=False)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         tensorfile.write(file, tensors, header)
 
@@ -68,5 +75,5 @@ def read_tensors(path: Path | str, prefix: str = "") -> tuple[dict[str, np.ndarr
         return tensors, json.loads(header["spatialmae"])
     except FileNotFoundError:
         raise UserError(path, "artifact not found", "run the stage that makes it, e.g. `snakemake`") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise UserError(path, f"not a readable artifact ({error})", "delete it and run its stage again") from None

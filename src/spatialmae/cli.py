@@ -155,17 +155,9 @@ def report(config: ConfigOption = DEFAULT) -> None:
 
 
 @app.command()
-def resolve(
-    config: ConfigOption = DEFAULT,
-    settings: Annotated[str | None, typer.Option(help="Settings as JSON, in place of the file.")] = None,
-) -> None:
+def resolve(config: ConfigOption = DEFAULT) -> None:
     """Validate a configuration and write it, complete with defaults, beside its results."""
-    import json
-
-    from spatialmae.config import load_config, parse_config
-    from spatialmae.stages.resolve import run
-
-    run(load_config(config) if settings is None else parse_config(json.loads(settings), "settings"))
+    _run("resolve", config)
 
 
 @app.command("import-huggingface")

@@ -280,6 +280,8 @@ class Training(_Strict):
                 if name not in names:
                     mend = "remove it or correct its spelling (docs/configuration.md lists all)"
                     raise ValueError(f"{section}.{name}: unknown key; {mend}")
+                if section == "grid" and name == "snapshots":
+                    raise ValueError("grid.snapshots: they change no trained model; set them in train, for all runs")
                 if section != "grid" and name in self.grid:
                     raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
 
@@ -339,14 +341,19 @@ class Config(_Strict):
             try:
                 n_visible(height * width // patch_size**2, max(self.linear.mask_ratios))
             except ValueError as error:
-                raise ValueError(f"datasets.{name}.patch_sizes: {str(error).replace(': ', '; ')}") from None
+                raise ValueError(f"datasets.{name}.patch_sizes: {error}") from None
 
     def _check_training(self, stage: str, training: Training) -> None:
         if training.dataset not in self.datasets:
             problem = f"{training.dataset!r} is not among datasets"
             raise ValueError(f"training.{stage}.dataset: {problem}; name one of them")
+        source = self.datasets[training.dataset].source
+        n_train = 50_000 - source.n_validation if source.kind == "cifar10" else getattr(source, "n_train", None)
         try:
-            training.cells(self.datasets[training.dataset].source.shape)
+            for _, train in training.cells(source.shape):
+                if n_train is not None and train.batch_size > n_train:
+                    problem = f"train.batch_size: {train.batch_size} exceeds the {n_train} training images"
+                    raise ValueError(f"{problem}; lower it")
         except ValueError as error:
             raise ValueError(f"training.{stage}.{error}") from None
 

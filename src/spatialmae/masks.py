@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import floor
+from typing import Literal
 
 import numpy as np
 
@@ -17,15 +18,20 @@ def check_mask_ratio(mask_ratio: float) -> float:
         ValueError: it is not; at 1 nothing would be visible.
     """
     if not 0 <= mask_ratio < 1:
-        raise ValueError(f"mask_ratio={mask_ratio} must lie in [0, 1): at 1 nothing stays visible")
+        raise ValueError(f"mask_ratio: {mask_ratio} is not in [0, 1), at 1 nothing is visible; change it")
     return float(mask_ratio)
 
 
-def n_visible(n_patches: int, mask_ratio: float) -> int:
+def n_visible(n_patches: int, mask_ratio: float, size_field: Literal["patch_size", "mask_unit"] = "patch_size") -> int:
     """Number of visible patches, ⌊n_patches (1 − mask_ratio)⌋ in exact decimal arithmetic.
 
     The ratio is read as the decimal a person writes: 100 patches at 0.9 leave 10, where binary
     floating point, 100 × (1 − 0.9) = 9.999…, leaves 9.
+
+    Args:
+        n_patches: patches of an image, or mask units where they are larger.
+        mask_ratio: share of them to hide, in [0, 1).
+        size_field: the setting of their size, for the message.
 
     Raises:
         ValueError: no patch would stay visible.
@@ -33,8 +39,9 @@ def n_visible(n_patches: int, mask_ratio: float) -> int:
     ratio = Fraction(repr(check_mask_ratio(mask_ratio)))
     visible = floor(n_patches * (1 - ratio))
     if visible < 1:
+        units = "patches" if size_field == "patch_size" else "mask units"
         raise ValueError(
-            f"mask_ratio={mask_ratio} leaves none of {n_patches} patches visible: lower mask_ratio or patch_size"
+            f"mask_ratio: {mask_ratio} leaves none of {n_patches} {units} visible; lower it or {size_field}"
         )
     return visible
 
@@ -42,8 +49,11 @@ def n_visible(n_patches: int, mask_ratio: float) -> int:
 def bernoulli_masks(
     n_samples: int, n_patches: int, mask_ratio: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n patches"]:
-    """Masks that hide every patch independently with probability ``mask_ratio``; true = hidden."""
-    return rng.random((n_samples, n_patches)) < check_mask_ratio(mask_ratio)
+    """Masks that hide every patch independently with probability ``mask_ratio``; true = hidden.
+
+    High noise hides, here as in :func:`fixed_count_masks` and the model's masks.
+    """
+    return rng.random((n_samples, n_patches)) >= 1 - check_mask_ratio(mask_ratio)
 
 
 def fixed_count_masks(

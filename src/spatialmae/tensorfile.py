@@ -22,6 +22,8 @@ DTYPES = {
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 MAX_HEADER = 100_000_000  # the format's own limit, in bytes
 
+Entry = tuple[np.dtype, tuple[int, ...], int, int]  # type, shape, first byte and the one after the last
+
 
 def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write named arrays and the header's string metadata.
@@ -62,28 +64,66 @@ def read(path: Path | str, wanted: Callable[[str], bool]) -> tuple[dict[str, np.
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise ValueError("the header is longer than the file")
-        header = json.loads(file.read(length))
-        if not isinstance(header, dict):
-            raise ValueError("the header is no mapping")
+        header = _parse(file.read(length))
         metadata = header.pop("__metadata__", {})
-        entries = {name: _entry(name, entry, size - 8 - length) for name, entry in header.items()}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("the header's metadata are no mapping of strings")
+        entries = {name: _entry(name, entry) for name, entry in header.items()}
+        _check_ranges(entries, size - 8 - length)
         tensors = {}
-        for name, (dtype, shape, begin) in entries.items():
+        for name, (dtype, shape, begin, _) in entries.items():
             if wanted(name):
                 file.seek(8 + length + begin)
                 tensors[name] = np.fromfile(file, dtype=dtype, count=prod(shape)).reshape(shape)
     return tensors, metadata
 
 
-def _entry(name: str, entry: Any, n_bytes: int) -> tuple[np.dtype, tuple[int, ...], int]:
-    """Type, shape and first byte of a tensor, checked against the bytes there are."""
+def _parse(text: bytes) -> dict[str, Any]:
+    """The header, from its JSON.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, no mapping, or has a name twice.
+    """
     try:
-        dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
-        numbers = (*shape, begin, end)
-        fits = all(type(n) is int and n >= 0 for n in numbers) and end <= n_bytes
-        if not fits or end - begin != prod(shape) * dtype.itemsize:
-            raise ValueError
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("the header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError("the header is no mapping")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("the header has a name twice")
+    return names
+
+
+def _entry(name: str, entry: Any) -> Entry:
+    """Type, shape and place of a tensor, checked against each other."""
+    try:
+        code, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"the header's entry of {name!r} does not fit the file") from None
-    return dtype, shape, begin
+        raise ValueError(f"the header's entry of {name!r} lacks a known dtype, a shape or two data_offsets") from None
+    dtype = np.dtype(code)
+    # The bound is numpy's own; a dimension may exceed the file's size where another is 0.
+    counts = isinstance(shape, list) and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+    if not counts or end - begin != prod(shape) * dtype.itemsize:
+        raise ValueError(f"the header's entry of {name!r} has a shape and data_offsets that do not fit each other")
+    return dtype, tuple(shape), begin, end
+
+
+def _check_ranges(entries: Mapping[str, Entry], n_bytes: int) -> None:
+    """Refuse tensors that share bytes, or bytes of no tensor, as the format does.
+
+    Raises:
+        ValueError: naming the first tensor that does not begin where the one before ends.
+    """
+    at = 0
+    for begin, end, name in sorted((begin, end, name) for name, (_, _, begin, end) in entries.items()):
+        if begin != at:
+            raise ValueError(f"{name!r} begins at byte {begin} of the data, where the tensor before ends at {at}")
+        at = end
+    if at != n_bytes:
+        raise ValueError(f"the tensors take {at} bytes, and the file holds {n_bytes}")

@@ -12,6 +12,7 @@ from spatialmae.config import PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
 from spatialmae.layout import Layout
+from spatialmae.stages import resolve
 
 try:
     CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
@@ -20,11 +21,32 @@ except UserError as error:
 
 L = Layout.of(CONFIG)
 DATASETS, STAGES = list(CONFIG.datasets), list(CONFIG.training)
+MANIFESTS = [str(L.manifest(stage)) for stage in STAGES]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
 
 # Jobs run in the interpreter that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+
+
+def is_run_under_way():
+    """Whether Snakemake runs in this folder, or was killed there: its jobs rely on the files as they are."""
+    locks = Path(".snakemake/locks")
+    return locks.is_dir() and any(locks.iterdir())
+
+
+# What jobs read is written here rather than by a rule: Snakemake does not compare the params of jobs behind one that
+# has to run, so that each edit would rerun that rule alone and leave old results.
+if workflow.is_main_process and not resolve.is_resolved(CONFIG):
+    if L.config.exists() and is_run_under_way():
+        problem = UserError(L.config, "left as it is while snakemake runs here", "if it does not, snakemake --unlock")
+        print(problem, file=sys.stderr)
+    else:
+        try:
+            resolve.run(CONFIG)
+        except OSError as error:
+            mend = "check the path, its permissions, and the space left"
+            raise WorkflowError(str(UserError(L.config, error.strerror or str(error), mend))) from None
 
 
 wildcard_constraints:
@@ -93,6 +115,33 @@ def threads_of(wildcards):
 def runs_of(wildcards):
     """Names of the runs of a training stage, each with a hash of all its settings."""
     return [run.name for run in CONFIG.training_runs(wildcards.stage)]
+
+
+def damage(manifest):
+    """What is wrong with a stage's manifest or the runs that it names; empty if nothing is, or no manifest is there."""
+    if not manifest.exists():
+        return ""
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
+        expected = {L.runs / entry["name"]: entry["weights_sha256"] for entry in entries if "code_matches" in entry}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not a readable manifest"
+    if not expected or len(expected) < len(entries):
+        return "not a complete manifest"
+    lost = [path.name for path, sha256 in expected.items() if not is_whole(path, sha256)]
+    return f"{len(lost)} of {len(expected)} runs lost or damaged ({lost[0]} first)" if lost else ""
+
+
+def is_whole(path, weights_sha256):
+    """Whether a run's record and weights are there, and are those that the manifest names."""
+    from spatialmae.train.runs import RunFolder, sha256_of  # imports torch, which takes a second
+
+    folder = RunFolder(path)
+    try:
+        record = json.loads(folder.record.read_text(encoding="utf-8"))
+        return record["weights_sha256"] == weights_sha256 == sha256_of(folder.weights)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def data_of(wildcards):

@@ -1,22 +1,4 @@
-# The resolved configuration, and images with targets and splits.
-rule resolve_config:
-    output:
-        str(L.config),
-    log:
-        f"{LOGS}/resolve_config.log",
-    benchmark:
-        f"{BENCHMARKS}/resolve_config.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    params:
-        settings=CONFIG.model_dump_json(),
-    message:
-        "Writing the resolved configuration"
-    shell:
-        "python -m spatialmae resolve --settings {params.settings:q} > {log} 2>&1"
-
-
+# Images with targets and splits.
 rule prepare_data:
     input:
         config=ancient(str(L.config)),

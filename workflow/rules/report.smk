@@ -32,6 +32,8 @@ rule write_report:
         "python -m spatialmae report --config {input.config} > {log} 2>&1"
 
 
+# Snakemake makes a missing file again only if a target names it, hence the manifests.
 rule report:
     input:
         rules.write_report.output,
+        MANIFESTS,

@@ -24,6 +24,14 @@ rule plan_training:
 
 
 # The runs' folders are no outputs: Snakemake deletes those of a failed job, and with them what it would go on from.
+# So it sees none that is lost: a manifest that no longer is true is removed here, and the command trains what is lost.
+if workflow.is_main_process and not is_run_under_way():
+    for stage in STAGES:
+        if problem := damage(L.manifest(stage)):
+            L.manifest(stage).unlink(missing_ok=True)
+            print(f"{L.manifest(stage)}: {problem}; removed, snakemake trains what is missing", file=sys.stderr)
+
+
 # A stage takes all cores, so that one stage trains at a time, and comes first, since it is the longest.
 rule train_models:
     input:
@@ -40,6 +48,11 @@ rule train_models:
     conda:
         ENVIRONMENT
     threads: workflow.cores
+    resources:
+        runtime=lambda wildcards: CONFIG.training[wildcards.stage].minutes,
+    params:
+        # Whether runs made by other code are taken.
+        keep_trained=os.environ.get("SPATIALMAE_KEEP_TRAINED", ""),
     message:
         "Training: {wildcards.stage}"
     shell:
@@ -79,3 +92,4 @@ rule training:
             table=["runs", "training", "validation"],
             stage=STAGES,
         ),
+        MANIFESTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from spatialmae.figures import theme
 from spatialmae.model.config import MAEConfig
@@ -19,6 +21,8 @@ from spatialmae.train.settings import TrainConfig
 _SETTINGS = [f.name for f in (*fields(MAEConfig), *fields(TrainConfig))]
 _NAMES = {"mask_ratio": "m = {:.2g}", "patch_size": "patch {:.0f} px", "mask_unit": "mask unit {:.0f} px"}
 _COLUMNS = 3  # of panels
+_TITLE_LINE = 0.14  # inches
+_LEAST_TICKS = 3  # of the loss
 
 
 def varied(runs: pd.DataFrame) -> list[str]:
@@ -48,34 +52,51 @@ def loss_curves(
     """Loss against images seen: a line for each model, its seeds thin behind, validation as points with intervals.
 
     Models are coloured by masking ratio where it varies, else by the first setting that does; each combination of the
-    others has its panel.
+    others has its panel. A dotted line is the loss of the mean image.
 
     Args:
-        runs: ``runs``: name, seed, dataset and every setting.
-        training: ``training``: name, images, loss (mean squared error; the variance of a pixel is 1).
-        validation: ``validation``: the same columns.
+        runs: ``runs``: name, seed, dataset, mean_image_loss and every setting.
+        training: ``training``: name, seed, images, loss (mean squared error; 1 is the variance of a channel over all
+            pixels of the training images, or with norm_pix_loss that of the patch).
+        validation: ``validation``: the same columns; losses that are missing are not drawn.
         stage: name of the training stage.
         height: of a row of panels in inches.
     """
     names = varied(runs)
     colour = "mask_ratio" if "mask_ratio" in names else next(iter(names), "mask_ratio")
     others = [name for name in names if name != colour]
+    validation = validation[np.isfinite(validation["loss"])]
     styles, parts = _styles(runs[colour], colour), _parts(runs, others)
     columns = min(len(parts), _COLUMNS)
-    figure, axes = theme.panels(-(-len(parts) // columns), columns, height=height)
+    title_height = _TITLE_LINE * max(0, len(others) - 1)
+    figure, axes = theme.panels(-(-len(parts) // columns), columns, height=height + title_height)
     drawn = list(_draw_losses(axes, parts, colour, styles, training, validation))
-    _set_loss_axis(axes[0, 0])
+    low, high = _set_loss_axis(axes[0, 0])
     # Intervals come last, on frozen limits: those of two seeds would stretch the axis over empty decades.
     for axis, style, points in drawn:
         axis.autoscale(False)
         axis.vlines(points["images"], points["low"], points["high"], color=style.color, linewidth=0.9)
     for axis in axes.flat[len(parts) :]:
         axis.set_axis_off()
-    theme.label_outer(axes, "images seen (thousands)", "loss (variance of a pixel = 1)")
+    unit, remark = _loss_unit(runs)
+    theme.label_outer(axes, "images seen (thousands)", unit)
     theme.legend_above(figure, axes.flat)
     about = f"{stage}, trained on {', '.join(runs['dataset'].unique())}"
-    theme.note(figure, about, _count(runs, [colour, *others]), "lines: training, points: validation")
+    bars = pd.concat([points for _, _, points in drawn])
+    cut = bool(((bars["low"] < low) | (bars["high"] > high)).any())
+    marks = _marks(runs, validated=len(validation) > 0, bars=len(bars) > 0, cut=cut)
+    theme.note(figure, about, _count(runs, [colour, *others]), marks, *remark)
     return figure
+
+
+def _loss_unit(runs: pd.DataFrame) -> tuple[str, list[str]]:
+    """Label of the loss axis, and what the note has to add to it."""
+    by_patch = runs["norm_pix_loss"].astype(bool)
+    if by_patch.all():
+        return "loss (patch's own variance = 1)", []
+    if not by_patch.any():
+        return "loss (channel variance = 1)", []
+    return "loss", ["loss 1 is the variance of a channel, with norm pix loss a patch's own"]
 
 
 def _draw_losses(
@@ -89,7 +110,9 @@ def _draw_losses(
     """Draw all but the intervals; yields for each model its axes, its style, and its intervals."""
     for axis, (title, part) in zip(axes.flat, parts.items(), strict=False):
         axis.set(title=title, yscale="log")
-        for value, models in part.groupby(colour, dropna=False):
+        for level in part["mean_image_loss"].dropna().unique():
+            axis.axhline(level, color=theme.GREY, linewidth=0.8, linestyle=":", zorder=1)
+        for value, models in part.groupby(colour, dropna=False, sort=False):
             label = setting_label(colour, value)
             style = styles[label]
             for _, curve in _of(training, models).groupby("seed"):
@@ -98,44 +121,66 @@ def _draw_losses(
             axis.plot(mean.index, mean, color=style.color)
             points = theme.summarise(_of(validation, models), "images", "loss")
             axis.plot(points["images"], points["mean"], color=style.color, marker=style.marker, linestyle="")
-            axis.plot([], [], color=style.color, marker=style.marker, label=label)
+            axis.plot([], [], color=style.color, marker=style.marker if len(validation) else "", label=label)
             yield axis, style, points.dropna(subset=["low", "high"])
 
 
-def _set_loss_axis(axes: Axes) -> None:
-    """Plain numbers on the logarithmic axis that the panels share."""
+def _set_loss_axis(axes: Axes) -> tuple[float, float]:
+    """Plain numbers on the logarithmic axis that the panels share; its limits, which are fixed."""
     low, high = axes.get_ylim()
-    steps = (1, 2, 5) if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
-    theme.plain_ticks(axes.yaxis, [step * 10.0**k for k in range(-6, 3) for step in steps])
+    theme.plain_ticks(axes.yaxis, loss_ticks(low, high))
+    axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
     axes.set_ylim(low, high)
+    return low, high
+
+
+def loss_ticks(low: float, high: float) -> list[float]:
+    """Round numbers within the limits of a logarithmic axis, three at least: evenly spaced ones in a narrow range."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [step * 10.0**k for k in decades for step in steps if low <= step * 10.0**k <= high]
+        if len(ticks) >= _LEAST_TICKS:
+            return ticks
+    even = MaxNLocator(5, min_n_ticks=_LEAST_TICKS).tick_values(low, high)
+    return [float(tick) for tick in even if low <= tick <= high]
+
+
+def _marks(runs: pd.DataFrame, *, validated: bool, bars: bool, cut: bool) -> str:
+    """What the marks of the losses are."""
+    marks = ["lines: training, thin ones: seeds" if len(set(runs["seed"])) > 1 else "lines: training"]
+    if validated:
+        marks.append("points: validation")
+    if bars:
+        marks.append("bars: 95 % t interval" + (", cut at the frame" if cut else ""))
+    if runs["mean_image_loss"].notna().any():
+        marks.append("dotted: the mean image")
+    return "; ".join(marks)
 
 
 def _count(runs: pd.DataFrame, by: list[str]) -> str:
-    """The number of seeds behind each mean, and how they and the interval are drawn."""
+    """The number of seeds behind each mean."""
     seeds = runs.groupby(by, dropna=False)["seed"].nunique()
     low, high = int(seeds.min()), int(seeds.max())
     number = f"{low}" if low == high else f"{low}–{high}"
-    if high == 1:
-        return f"n = {number} seed (no interval)"
-    return f"n = {number} seeds (thin lines: seeds, bars: 95 % t interval)"
+    return f"n = {number} seed (no interval)" if high == 1 else f"n = {number} seeds"
 
 
 def _parts(runs: pd.DataFrame, others: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The runs of each panel by its title."""
+    """The runs of each panel by its title, a setting a line; in the order of the table."""
     if not others:
         return {"": runs}
     return {
-        ", ".join(setting_label(name, value) for name, value in zip(others, values, strict=True)): part
-        for values, part in runs.groupby(list(others), dropna=False)
+        ",\n".join(setting_label(name, value) for name, value in zip(others, values, strict=True)): part
+        for values, part in runs.groupby(list(others), dropna=False, sort=False)
     }
 
 
 def _styles(values: pd.Series, name: str) -> dict[str, theme.Style]:
     """A style for each value of the setting that colours, by its label."""
+    if values.dtype.kind not in "if":
+        return theme.category_styles([setting_label(name, value) for value in values.unique()])
     ordered = sorted(values.unique(), key=lambda value: (value != value, value))
     labels = [setting_label(name, value) for value in ordered]
-    if values.dtype.kind not in "if":
-        return theme.category_styles(labels)
     steps = list(theme.sequence_styles(range(len(labels)), "viridis").values())
     if name == "mask_ratio":
         steps = [replace(step, color=theme.RATIO_COLORMAP(float(m))) for step, m in zip(steps, ordered, strict=True)]
@@ -159,15 +204,18 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     """
     images, names = tensors["images"] / 255, varied(runs)
     shown = [row for row in runs.to_dict("records") if f"{row['name']}/pred" in tensors]
-    tile = (theme.DOUBLE_WIDTH - _LABEL_WIDTH) / (len(images) * (2 + _GAP) - _GAP)
+    labels = [",\n".join(setting_label(name, row[name]) for name in names) or "model" for row in shown]
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    label_width = max(_LABEL_WIDTH, longest / _LABEL_CHARACTERS_PER_INCH)
+    tile = (theme.DOUBLE_WIDTH - label_width) / (len(images) * (2 + _GAP) - _GAP)
     tile_height = tile * images.shape[1] / images.shape[2]
     figure = Figure(figsize=(theme.DOUBLE_WIDTH, (len(shown) + 1) * 1.06 * tile_height + _NOTE_HEIGHT))
-    grid = figure.subplots(len(shown) + 1, 3 * len(images) - 1, squeeze=False, gridspec_kw=_tiles(len(images), figure))
+    tiles = _tiles(len(images), figure, label_width)
+    grid = figure.subplots(len(shown) + 1, 3 * len(images) - 1, squeeze=False, gridspec_kw=tiles)
     for axis in grid.flat:
         axis.set_axis_off()
     _draw_row(grid[0], "original", None, images)
-    for line, row in zip(grid[1:], shown, strict=True):
-        label = ",\n".join(setting_label(name, row[name]) for name in names) or "model"
+    for line, label, row in zip(grid[1:], labels, shown, strict=True):
         mask, pred = tensors[f"{row['name']}/mask"], tensors[f"{row['name']}/pred"]
         _draw_row(line, label, np.where(mask[..., None] > 0, _HIDDEN, images), pred)
     how = "of each pair the left is what the model sees, the right what it makes of it"
@@ -175,18 +223,19 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     return figure
 
 
-_LABEL_WIDTH, _NOTE_HEIGHT = 0.95, 0.35  # inches
+_LABEL_WIDTH, _NOTE_HEIGHT = 0.95, 0.35  # inches; longer labels take more
+_LABEL_CHARACTERS_PER_INCH = 16.0
 _GAP = 0.15  # between images, in tiles
 _HIDDEN = np.array([0.55, 0.62, 0.72])
 """Colour of hidden pixels, which gray images have not."""
 
 
-def _tiles(n: int, figure: Figure) -> dict[str, Any]:
+def _tiles(n: int, figure: Figure, label_width: float) -> dict[str, Any]:
     """Two tiles for each image, and gaps; sizes are fixed, so no layout engine is used."""
     width, height = figure.get_size_inches()
     return {
         "width_ratios": ([1, 1, _GAP] * n)[:-1],
-        "left": (_LABEL_WIDTH - 0.02) / width,
+        "left": (label_width - 0.02) / width,
         "right": 1 - 0.02 / width,
         "top": 1 - 0.02 / height,
         "bottom": _NOTE_HEIGHT / height,

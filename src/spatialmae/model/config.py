@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from spatialmae.masks import n_visible
-from spatialmae.setting import check_choice, check_count, check_known, check_number, setting
+from spatialmae.masks import check_mask_ratio, n_visible
+from spatialmae.setting import check_choice, check_count, check_known, check_number, setting, whole_numbers_to_float
 
 Masking = Literal["fixed", "bernoulli"]
 LossOn = Literal["hidden", "all"]
@@ -44,10 +44,12 @@ class MAEConfig:
     bottleneck: int | None = setting(None, "numbers kept of each encoded token; null: encoder_dim, no bottleneck")
     layer_norm_eps: float = setting(1e-6, "ε of the layer norms")
 
+    _n_visible: ClassVar[int | None]  # no field, since it follows from them; each configuration sets its own
+
     def __post_init__(self) -> None:
         self._check_values()
-        if not 0 <= self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio: {self.mask_ratio} is not in [0, 1), at 1 nothing is visible; lower it")
+        self._normalise()
+        check_mask_ratio(self.mask_ratio)
         height, width = self.image_hw
         unit = self.mask_unit_px
         if height % self.patch_size or width % self.patch_size:
@@ -67,6 +69,8 @@ class MAEConfig:
             raise ValueError(
                 "norm_pix_loss: a patch of one number has no variance; set it to false or enlarge the patch"
             )
+        # Counted once: each forward pass asks for it, and torch.compile cannot trace exact fractions.
+        object.__setattr__(self, "_n_visible", self._count_visible())
         self._check_objective()
 
     def _check_values(self) -> None:
@@ -91,15 +95,25 @@ class MAEConfig:
         check_choice("loss_on", self.loss_on, get_args(LossOn))
         check_choice("norm_pix_loss", self.norm_pix_loss, (True, False))
 
+    def _normalise(self) -> None:
+        """Give settings that mean the same the same values, so that one model is one configuration."""
+        whole_numbers_to_float(self)
+        if self.image_size == (self.image_hw[0],) * 2:
+            object.__setattr__(self, "image_size", self.image_hw[0])
+        if self.mask_unit == self.patch_size:
+            object.__setattr__(self, "mask_unit", None)
+
+    def _count_visible(self) -> int | None:
+        """Number of patches that a fixed-count mask leaves visible; None: masks are independent."""
+        if self.masking != "fixed":
+            return None
+        visible_units = n_visible(
+            self.n_units, self.mask_ratio, "patch_size" if self.mask_unit is None else "mask_unit"
+        )
+        return visible_units * (self.mask_unit_px // self.patch_size) ** 2
+
     def _check_objective(self) -> None:
-        if self.masking == "fixed":
-            try:
-                visible = n_visible(self.n_units, self.mask_ratio)
-            except ValueError as error:
-                raise ValueError(str(error).replace("=", ": ", 1).replace(": lower", "; lower", 1)) from None
-        else:
-            visible = 0 if self.mask_ratio else self.n_units
-        if visible == self.n_units and self.loss_on == "hidden":
+        if self.loss_on == "hidden" and self.realised_mask_ratio == 0:
             raise ValueError(
                 f"loss_on: mask_ratio={self.mask_ratio} hides none of {self.n_units} units; set it to all, "
                 "or raise mask_ratio"
@@ -144,13 +158,19 @@ class MAEConfig:
 
     @property
     def n_visible(self) -> int:
-        """Number of patches that a fixed-count mask leaves visible."""
-        return n_visible(self.n_units, self.mask_ratio) * (self.mask_unit_px // self.patch_size) ** 2
+        """Number of patches that a fixed-count mask leaves visible.
+
+        Raises:
+            ValueError: masks are independent, and the number differs between images.
+        """
+        if self._n_visible is None:
+            raise ValueError("masking: bernoulli leaves no fixed number of patches visible; use realised_mask_ratio")
+        return self._n_visible
 
     @property
     def realised_mask_ratio(self) -> float:
-        """Share of the patches that a fixed-count mask hides, after rounding."""
-        return 1 - self.n_visible / self.n_patches
+        """Share of the patches that is hidden: after rounding by a fixed count, on average by independent masks."""
+        return self.mask_ratio if self.masking == "bernoulli" else 1 - self.n_visible / self.n_patches
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, JSON-able."""

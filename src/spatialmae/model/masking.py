@@ -49,23 +49,23 @@ class Masks:
         """
         if noise.ndim != 2 or noise.shape[1] != config.n_units:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, not (N, {config.n_units}): one number a mask unit")
-        noise = _of_patches(config, noise)
-        # Stable, so that patches of one unit, whose noise is equal, stay in order.
-        ids_shuffle = torch.argsort(noise, dim=1, stable=True)
+        # Units are ordered, not patches, so that a tie between two units splits neither.
+        unit_order = torch.argsort(noise, dim=1, stable=True)
+        patches = _patches_of_units(config, noise.device)
+        ids_shuffle = patches[unit_order].flatten(1)
         ids_restore = torch.argsort(ids_shuffle, dim=1)
         if config.masking == "fixed":
             ids_keep = ids_shuffle[:, : config.n_visible]
             return cls(ids_keep, ids_restore, (ids_restore >= config.n_visible).to(noise.dtype))
-        hidden = noise >= 1 - config.mask_ratio
+        hidden_units = (noise >= 1 - config.mask_ratio).gather(1, unit_order)
+        hidden = hidden_units.repeat_interleave(patches.shape[1], dim=1)  # in the order of ids_shuffle
         most = int((~hidden).sum(dim=1).max())
-        ids_keep = ids_shuffle[:, :most]
-        return cls(ids_keep, ids_restore, hidden.to(noise.dtype), hidden.gather(1, ids_keep))
+        mask = hidden.gather(1, ids_restore).to(noise.dtype)
+        return cls(ids_shuffle[:, :most], ids_restore, mask, hidden[:, :most])
 
 
-def _of_patches(config: MAEConfig, noise: Float[Tensor, "N units"]) -> Float[Tensor, "N L"]:
-    """The noise of each patch: that of its mask unit."""
-    side = config.mask_unit_px // config.patch_size
-    if side == 1:
-        return noise
-    grid = noise.reshape(len(noise), *config.unit_grid)
-    return grid.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2).reshape(len(noise), -1)
+def _patches_of_units(config: MAEConfig, device: torch.device) -> Int64[Tensor, "units each"]:
+    """The patches of each mask unit, both in row-major order."""
+    (rows, columns), side = config.unit_grid, config.mask_unit_px // config.patch_size
+    patches = torch.arange(config.n_patches, device=device).reshape(rows, side, columns, side)
+    return patches.transpose(1, 2).reshape(config.n_units, side**2)

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from spatialmae.tables import read_table
 def collect_provenance(config: Config) -> dict[str, Any]:
     """Everything a reader needs to say which code, data and machine a result came from; JSON-able."""
     layout = Layout.of(config)
+    runs = {stage: read_table(layout.table("runs", stage)) for stage in config.training}
     return {
         "spatialmae": __version__,
         "commit": git_state(),
@@ -35,8 +37,8 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.ising_seeds},
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
-        "training": {stage: trained_runs(read_table(layout.table("runs", stage))) for stage in config.training},
-        "seconds": stage_seconds(layout.root / "benchmarks"),
+        "training": {stage: trained_runs(table) for stage, table in runs.items()},
+        "seconds": stage_seconds(layout.root / "benchmarks") | training_seconds(runs),
     }
 
 
@@ -70,13 +72,12 @@ def package_versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Kind of machine, without its name."""
+    """Kind of the machine that everything but the training ran on, without its name."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
         "cpus": os.cpu_count(),
-        "device": "cpu",
         "blas": blas,
     }
 
@@ -85,13 +86,14 @@ def trained_runs(runs: pd.DataFrame) -> dict[str, Any]:
     """What a training stage was made with, and the hash of each run's weights.
 
     Args:
-        runs: ``runs``: name, dataset, device, torch, precision, wall_seconds, code_matches, weights_sha256.
+        runs: ``runs``: name, dataset, seed, device, torch, precision_used, wall_seconds, code_matches, weights_sha256.
     """
     return {
         "dataset": runs["dataset"].iloc[0],
+        "seeds": sorted(int(seed) for seed in set(runs["seed"])),
         "devices": sorted(set(runs["device"])),
         "torch": sorted(set(runs["torch"].astype(str))),
-        "precision": sorted(set(runs["precision"])),
+        "precision": sorted(set(runs["precision_used"])),
         "wall_seconds": round(float(runs["wall_seconds"].sum()), 1),
         "made_by_other_code": runs.loc[~runs["code_matches"].astype(bool), "name"].tolist(),
         "weights_sha256": dict(zip(runs["name"], runs["weights_sha256"], strict=True)),
@@ -99,9 +101,27 @@ def trained_runs(runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:
-    """Wall time of every finished job, in seconds, from the workflow's benchmark files."""
+    """Wall time of every finished job but training, in seconds, from the workflow's benchmark files.
+
+    Those of training hold the last call alone, which may have gone on with runs or found them finished.
+    """
     seconds = {}
     for path in sorted(folder.rglob("*.tsv")):
-        name = str(path.relative_to(folder).with_suffix(""))
-        seconds[name] = round(float(pd.read_csv(path, sep="\t")["s"].iloc[-1]), 2)
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if not name.startswith("train/"):
+            seconds[name] = round(float(pd.read_csv(path, sep="\t")["s"].iloc[-1]), 2)
+    return seconds
+
+
+def training_seconds(runs: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Time of each stage's runs, in seconds, summed though they go side by side; shared runs count once.
+
+    Args:
+        runs: ``runs`` of each stage: name, wall_seconds.
+    """
+    seconds, counted = {}, set[str]()
+    for stage, table in runs.items():
+        new = table.loc[~table["name"].isin(counted), "wall_seconds"]
+        seconds[f"train/{stage}"] = round(float(new.sum()), 2)
+        counted |= set(table["name"])
     return seconds

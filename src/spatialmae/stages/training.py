@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,29 @@ from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.tables import write_table
+from spatialmae.train.batches import channel_statistics
 from spatialmae.train.plan import RunSpec
-from spatialmae.train.runs import TrainedRun, load_run
+from spatialmae.train.runs import load_run
 
 N_IMAGES = 6  # validation images that are reconstructed
 RECORDED = (
-    *("n_parameters", "steps", "images", "wall_seconds", "images_per_second", "device", "threads", "precision"),
-    *("compiled", "torch", "train_loss", "validation_loss", "weights_sha256"),
+    *("n_parameters", "steps", "images", "wall_seconds", "images_per_second", "device", "threads", "compiled"),
+    *("torch", "train_loss", "validation_loss", "weights_sha256"),
 )
+LOG = ["step", "epoch", "lr", "loss", "grad_norm", "seconds"]  # columns of log.csv
+VALIDATION = ["epoch", "step", "loss"]  # columns of validation.csv
 
 
 def run(config: Config, stage: str) -> None:
     """Write the tables ``runs``, ``training`` and ``validation`` of a stage, and ``training/<stage>.safetensors``.
 
     Raises:
-        UserError: the stage is not trained, or a run is damaged or gone.
+        UserError: the stage is not trained, or a run is damaged, gone, or of an older version.
     """
     layout = Layout.of(config)
     trained = _manifest(layout.manifest(stage))
-    images = _shown_images(layout.data(config.training[stage].dataset))
+    data = ImageData.load(layout.data(config.training[stage].dataset))
+    images, level = _shown_images(data), mean_image_loss(data)
     rows, curves, validation = [], [], []
     tensors: dict[str, np.ndarray] = {"images": images}
     for spec in config.training_runs(stage):
@@ -45,10 +50,12 @@ def run(config: Config, stage: str) -> None:
         if entry is None or entry["weights_sha256"] != result.record["weights_sha256"]:
             mend = "delete the manifest and run snakemake training"
             raise UserError(layout.manifest(stage), f"it does not hold the weights of {spec.name}", mend)
-        rows.append(_row(stage, spec, result) | {"code_matches": entry["code_matches"]})
-        keys = {"name": spec.name, "seed": spec.seed, **_varied(config, stage, spec)}
-        curves.append(_curve(folder / "log.csv", keys))
-        validation.append(_curve(folder / "validation.csv", keys, batch_size=spec.train.batch_size))
+        # With norm_pix_loss the unit differs from patch to patch.
+        reference = {"mean_image_loss": math.nan if spec.model.norm_pix_loss else level}
+        measured = _recorded(folder / "run.json", result.record)
+        rows.append(_settings(stage, spec) | measured | reference | {"code_matches": entry["code_matches"]})
+        curves.append(_curve(folder / "log.csv", LOG, spec))
+        validation.append(_curve(folder / "validation.csv", VALIDATION, spec))
         if spec.seed == config.first_seed:
             made = reconstruct(result, images)
             tensors |= {f"{spec.name}/mask": made.mask, f"{spec.name}/pred": made.pred}
@@ -61,28 +68,50 @@ def run(config: Config, stage: str) -> None:
 def _manifest(path: Path) -> dict[str, dict[str, Any]]:
     """The entries of a manifest by the name of the run."""
     try:
-        return {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return {entry["name"]: {name: entry[name] for name in ("weights_sha256", "code_matches")} for entry in entries}
     except FileNotFoundError:
         raise UserError(path, "the stage is not trained", "run snakemake training") from None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(path, "not a readable manifest", "delete it and run snakemake training") from None
 
 
-def _shown_images(path: Path) -> np.ndarray:
+def mean_image_loss(data: ImageData) -> float:
+    """The loss of a model that predicts each pixel's mean over the training images.
+
+    Over all pixels of the validation images, in units of the channels' variance as the models' losses; NaN without
+    validation images.
+    """
+    train, validation = (data.images[data.splits[split]] for split in ("train", "validation"))
+    if not len(validation):
+        return math.nan
+    _, std = channel_statistics(train)
+    error = (validation / 255 - train.mean(axis=0) / 255) / std.numpy()
+    return float(np.square(error).mean())
+
+
+def _shown_images(data: ImageData) -> np.ndarray:
     """The first validation images, uint8 (n, h, w, c); of a data set without any, training images."""
-    data = ImageData.load(path)
     rows = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
     return data.images[rows[:N_IMAGES]]
 
 
-def _row(stage: str, spec: RunSpec, result: TrainedRun) -> dict[str, Any]:
-    """What was trained, every setting of it, and how it ended. ``mask_unit`` is in px, the patch where none is set."""
+def _settings(stage: str, spec: RunSpec) -> dict[str, Any]:
+    """What was trained, with every setting. ``mask_unit`` is in px, the patch where none is set."""
     model = {name: value for name, value in asdict(spec.model).items() if name not in FROM_DATASET}
-    train = {name: value for name, value in asdict(spec.train).items() if name not in ("precision", "snapshots")}
+    train = {name: value for name, value in asdict(spec.train).items() if name != "snapshots"}
     derived = {"mask_unit": spec.model.mask_unit_px, "realised_mask_ratio": _realised(spec)}
-    recorded = {name: result.record[name] for name in RECORDED}
     keys = {"stage": stage, "name": spec.name, "dataset": spec.dataset, "seed": spec.seed}
-    return keys | model | derived | train | recorded
+    return keys | model | derived | train
+
+
+def _recorded(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """How a run ended, and with what. ``precision_used`` is what the setting ``precision`` came to on its machine."""
+    try:
+        return {"precision_used": record["precision"]} | {name: record[name] for name in RECORDED}
+    except KeyError as error:
+        problem = f"{error.args[0]} is not in it, another version of spatialmae wrote it"
+        raise UserError(path, problem, "delete the run and train it again") from None
 
 
 def _realised(spec: RunSpec) -> float:
@@ -90,20 +119,11 @@ def _realised(spec: RunSpec) -> float:
     return spec.model.realised_mask_ratio if spec.model.masking == "fixed" else spec.model.mask_ratio
 
 
-def _varied(config: Config, stage: str, spec: RunSpec) -> dict[str, Any]:
-    """The settings of the stage's grid."""
-    every = asdict(spec.model) | asdict(spec.train)
-    return {name: every[name] for name in config.training[stage].grid}
-
-
-def _curve(path: Path, keys: dict[str, Any], batch_size: int | None = None) -> pd.DataFrame:
-    """A run's CSV behind its keys; images seen follow from the steps where the file has them not."""
+def _curve(path: Path, columns: list[str], spec: RunSpec) -> pd.DataFrame:
+    """Columns of a run's CSV behind its name and seed, and the images seen."""
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, usecols=columns)
     except (OSError, ValueError) as error:
         raise UserError(path, f"not readable ({error})", "delete the run and train it again") from None
-    if batch_size is not None:
-        table["images"] = table["step"] * batch_size
-    for place, (name, value) in enumerate(keys.items()):
-        table.insert(place, name, [value] * len(table))
-    return table
+    keys = {"name": spec.name, "seed": spec.seed, "images": table["step"] * spec.train.batch_size}
+    return table.assign(**keys)[[*keys, *columns]]
