@@ -42,8 +42,7 @@ class Sweep:
         """Prepare a patch size: one eigendecomposition and one product of d × d matrices."""
         whitening = BlockWhitening.of(S, labels)
         mu, Q = np.linalg.eigh(whitening.correlation(S))
-        # S itself carries rounding of some eps, so that a direction the data lack can exceed d eps.
-        kept = mu > 100 * mu[-1] * len(mu) * np.finfo(np.float64).eps
+        kept = mu > mu[-1] * len(mu) * np.finfo(np.float64).eps
         mu, Q = mu[kept], np.ascontiguousarray(Q[:, kept])
         F = whitening.color(Q)
         return cls(float(np.trace(S)), whitening, mu, Q, F, F.T @ F)

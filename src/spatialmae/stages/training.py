@@ -100,7 +100,7 @@ def _settings(stage: str, spec: RunSpec) -> dict[str, Any]:
     """What was trained, with every setting. ``mask_unit`` is in px, the patch where none is set."""
     model = {name: value for name, value in asdict(spec.model).items() if name not in FROM_DATASET}
     train = {name: value for name, value in asdict(spec.train).items() if name != "snapshots"}
-    derived = {"mask_unit": spec.model.mask_unit_px, "realised_mask_ratio": _realised(spec)}
+    derived = {"mask_unit": spec.model.mask_unit_px, "realised_mask_ratio": spec.model.realised_mask_ratio}
     keys = {"stage": stage, "name": spec.name, "dataset": spec.dataset, "seed": spec.seed}
     return keys | model | derived | train
 
@@ -112,11 +112,6 @@ def _recorded(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     except KeyError as error:
         problem = f"{error.args[0]} is not in it, another version of spatialmae wrote it"
         raise UserError(path, problem, "delete the run and train it again") from None
-
-
-def _realised(spec: RunSpec) -> float:
-    """Share of the patches that is hidden: after rounding where their count is fixed, else on average."""
-    return spec.model.realised_mask_ratio if spec.model.masking == "fixed" else spec.model.mask_ratio
 
 
 def _curve(path: Path, columns: list[str], spec: RunSpec) -> pd.DataFrame:
