@@ -157,8 +157,8 @@ CATALOGUE = (
         "training",
         "training",
         "Has training converged, and does it overfit? Loss against images seen, lines training, points validation "
-        "({dataset}). Thin lines are seeds, bars two-sided 95 % t intervals over them, the dotted line is what the mean "
-        "image would give. Losses of different masks or patch sizes are of different tasks.",
+        "({dataset}). Thin lines are seeds, bars two-sided 95 % t intervals over them, the dotted line is what the "
+        "mean image would give. Losses of different masks or patch sizes are of different tasks.",
         section="Non-linear MAE: training",
     ),
     FigureKind(
