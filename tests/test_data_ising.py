@@ -24,7 +24,8 @@ def enumerated_second_moment(bonds: list[tuple[int, int]], n: int, coupling: flo
 
 def assert_close_to(sampled: np.ndarray, exact: np.ndarray) -> None:
     """Within 5 standard errors of a mean of ±1 variables with that expectation."""
-    error = np.sqrt((1 - exact**2) / len(sampled)) + 1e-12
+    # Rounding takes some squares above 1, on which processors differ.
+    error = np.sqrt(np.maximum(1 - exact**2, 0) / len(sampled)) + 1e-12
     assert (np.abs(sampled.T @ sampled / len(sampled) - exact) < 5 * error).all()
     assert (np.abs(sampled.mean(axis=0)) < 5 / np.sqrt(len(sampled))).all()
 
