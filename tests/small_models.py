@@ -38,3 +38,17 @@ def small_batch(model: MaskedAutoencoder, n: int = 3, seed: int = 0) -> tuple[to
     dtype = model.cls_token.dtype
     images = torch.randn(shape, generator=generator, dtype=dtype)
     return images, torch.rand(n, model.config.n_units, generator=generator, dtype=dtype)
+
+
+def train(
+    model: MaskedAutoencoder, optimizer: torch.optim.Optimizer, images: torch.Tensor, noise: torch.Tensor, steps: int
+) -> list[float]:
+    """Take steps on one batch under one mask; the loss before each of them."""
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(images, noise).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses

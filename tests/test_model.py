@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import jacrev, jvp, vmap
 
-from small_models import SMALL, small_batch, small_model
+from small_models import SMALL, small_batch, small_model, train
 from spatialmae.masks import bernoulli_masks, fixed_count_masks, n_visible
 from spatialmae.model import MAEConfig, MaskedAutoencoder, Masks
 from spatialmae.model.patches import patchify, sincos_positions, unpatchify
@@ -483,13 +483,7 @@ def test_training_lowers_the_loss_and_reaches_every_weight():
     model = MaskedAutoencoder(MAEConfig(**SMALL, mask_ratio=0.5))
     images, noise = small_batch(model, 16)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = model(images, noise).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train(model, optimizer, images, noise, steps=60)
     assert losses[-1] < 0.6 * losses[0]
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from small_models import SMALL, small_batch, small_model
+from small_models import SMALL, small_batch, small_model, train
 from spatialmae.artifacts import write_tensors
 from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig, MaskedAutoencoder
@@ -67,13 +67,7 @@ def test_loading_draws_no_random_numbers_and_leaves_a_model_to_train(tmp_path):
     assert not model.encoder_positions.requires_grad
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     images, noise = small_batch(model)
-    losses = []
-    for _ in range(10):
-        optimizer.zero_grad()
-        loss = model(images, noise).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train(model, optimizer, images, noise, steps=10)
     assert losses[-1] < losses[0]
     # The file is not mapped into the model: training does not change it.
     assert not torch.equal(load_pretrained(tmp_path).cls_token, model.cls_token)

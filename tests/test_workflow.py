@@ -231,6 +231,23 @@ def test_lost_and_damaged_runs_are_noticed_and_trained_again_alone(finished):
 
 
 @pytest.mark.workflow
+def test_a_damaged_log_is_damage_to_its_run(finished):
+    results = finished / "results" / "smoke"
+    manifest = results / "training" / "ratios.manifest.json"
+    before = manifest.read_bytes()
+    name = json.loads(before)[0]["name"]
+    log = results / "runs" / name / "log.csv"
+    content = log.read_bytes()
+    flip_a_byte(log)
+    try:
+        output = snakemake(finished, "--dry-run")
+    finally:
+        log.write_bytes(content)
+        manifest.write_bytes(before)
+    assert f"ratios.manifest.json: 1 of 4 runs lost or damaged ({name} first); removed, " in output
+
+
+@pytest.mark.workflow
 @pytest.mark.parametrize("content", ["[", "{}", '[{"name": "a"}]', "[1]"])
 def test_a_damaged_manifest_is_removed_with_one_line(finished, content):
     manifest = finished / "results" / "smoke" / "training" / "ratios.manifest.json"

@@ -6,7 +6,7 @@ means stands in its description, from which docs/configuration.md is generated.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,18 +251,19 @@ class Training(_Strict):
         """
         self._check_fields()
         height, width, channels = shape
-        size = height if height == width else (height, width)
         found: list[tuple[MAEConfig, TrainConfig]] = []
         for values in product(*self.grid.values()):
             cell = dict(zip(self.grid, values, strict=True))
             model = self.model | {name: value for name, value in cell.items() if name in MODEL_FIELDS}
             train = self.train | {name: value for name, value in cell.items() if name in TRAIN_FIELDS}
             try:
-                built = MAEConfig.from_dict(model | {"image_size": size, "channels": channels})
+                built = MAEConfig.from_dict(model | {"image_size": (height, width), "channels": channels})
                 found.append((built, TrainConfig.from_dict(train)))
             except ValueError as error:
                 raise ValueError(f"{self._section(str(error).partition(': ')[0])}.{error}") from None
-        self._check_distinct(found)
+        # The values of each setting differ; only a mask_unit of null and one of the patch are the same model.
+        if len(set(found)) < len(found):
+            raise ValueError("grid.mask_unit: null and the patch size are the same model; remove one")
         return found
 
     def _section(self, field: str) -> str:
@@ -284,12 +285,6 @@ class Training(_Strict):
                     raise ValueError("grid.snapshots: they change no trained model; set them in train, for all runs")
                 if section != "grid" and name in self.grid:
                     raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
-
-    def _check_distinct(self, cells: list[tuple[MAEConfig, TrainConfig]]) -> None:
-        # A mask unit that is the patch and none given are the same model.
-        models = [(replace(model, mask_unit=model.mask_unit_px), train) for model, train in cells]
-        if len(set(models)) < len(models):
-            raise ValueError("grid.mask_unit: null and the patch size are the same model; remove one")
 
 
 class Claims(_Strict):

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from spatialmae import config
 from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, Config
@@ -83,7 +82,7 @@ def _row(name: str, info: FieldInfo) -> str:
     elif isinstance(info.default, BaseModel):
         default = "see below"
     else:
-        default = "" if info.default is PydanticUndefined else _default(info.default)
+        default = _default(info.default)
     return f"| `{name}` | {kind} | {default} | {info.description or ''} |"
 
 

@@ -13,6 +13,7 @@ from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
 from spatialmae.layout import Layout
 from spatialmae.stages import resolve
+from spatialmae.train.manifest import read_manifest
 
 try:
     CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
@@ -122,25 +123,20 @@ def damage(manifest):
     if not manifest.exists():
         return ""
     try:
-        entries = json.loads(manifest.read_text(encoding="utf-8"))
-        expected = {L.runs / entry["name"]: entry["weights_sha256"] for entry in entries if "code_matches" in entry}
-    except (OSError, ValueError, KeyError, TypeError):
-        return "not a readable manifest"
-    if not expected or len(expected) < len(entries):
-        return "not a complete manifest"
-    lost = [path.name for path, sha256 in expected.items() if not is_whole(path, sha256)]
-    return f"{len(lost)} of {len(expected)} runs lost or damaged ({lost[0]} first)" if lost else ""
+        entries = read_manifest(manifest).items()
+    except UserError as error:
+        return error.problem
+    lost = [name for name, entry in entries if not is_whole(L.runs / name, entry.weights_sha256)]
+    return f"{len(lost)} of {len(entries)} runs lost or damaged ({lost[0]} first)" if lost else ""
 
 
 def is_whole(path, weights_sha256):
-    """Whether a run's record and weights are there, and are those that the manifest names."""
-    from spatialmae.train.runs import RunFolder, sha256_of  # imports torch, which takes a second
+    """Whether all files of a run are there, as they were when it was finished with these weights."""
+    from spatialmae.train.runs import RunFolder  # imports torch, which takes a second
 
-    folder = RunFolder(path)
     try:
-        record = json.loads(folder.record.read_text(encoding="utf-8"))
-        return record["weights_sha256"] == weights_sha256 == sha256_of(folder.weights)
-    except (OSError, ValueError, KeyError, TypeError):
+        return RunFolder(path).read_record()["weights_sha256"] == weights_sha256
+    except (UserError, OSError):
         return False
 
 

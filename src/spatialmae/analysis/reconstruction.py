@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from spatialmae.model.patches import patchify, unpatchify
+from spatialmae.model.patches import patch_statistics, patchify, unpatchify
 from spatialmae.train.runs import TrainedRun
 
 SEED = 0  # of the masks: a higher ratio hides what a lower one hides, and more
@@ -41,8 +41,8 @@ def reconstruct(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"]) -> Recons
     output = model(x, noise, draw)
     patches = output.pred
     if config.norm_pix_loss:
-        variance, mean = torch.var_mean(patchify(x, config.patch_size), dim=-1, keepdim=True)
-        patches = patches * (variance + 1e-6).sqrt() + mean
+        mean, std = patch_statistics(patchify(x, config.patch_size))
+        patches = patches * std + mean
     hidden = output.mask[..., None].expand(-1, -1, config.patch_dim)
     mask = unpatchify(hidden, config.patch_size, config.image_hw)
     pred = unpatchify(patches, config.patch_size, config.image_hw)

@@ -61,7 +61,7 @@ THEIRS_ALONE = {
     "head_dim": (None, "use a model whose heads split its width"),
 }
 # Settings of ours that theirs has not, at the values that theirs amounts to.
-OURS_ALONE = {"bottleneck": None, "masking": "fixed", "loss_on": "hidden", "noise_std": 0}
+OURS_ALONE = {"bottleneck": None, "mask_unit": None, "masking": "fixed", "loss_on": "hidden", "noise_std": 0}
 
 
 def from_huggingface(vit_mae: nn.Module) -> MaskedAutoencoder:
@@ -189,8 +189,7 @@ def _our_config(theirs: Any) -> MAEConfig:
 
 def _their_settings(config: MAEConfig) -> dict[str, Any]:
     height, width = config.image_hw
-    expected = OURS_ALONE | {"mask_unit": None if config.mask_unit is None else config.patch_size}
-    for name, value in expected.items():
+    for name, value in OURS_ALONE.items():
         if getattr(config, name) != value:
             raise ValueError(
                 f"{name}: {getattr(config, name)!r} has no counterpart in transformers' ViTMAE; "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spatialmae.model.config import MAEConfig
 from spatialmae.model.masking import Masks
-from spatialmae.model.patches import patchify, sincos_positions, unpatchify
+from spatialmae.model.patches import patch_statistics, patchify, sincos_positions, unpatchify
 from spatialmae.model.transformer import Attention, AttentionKernel, Block
 from spatialmae.shapes import Float
 
@@ -180,8 +180,8 @@ class MaskedAutoencoder(nn.Module):
         patches = patchify(images, self.config.patch_size)
         if not self.config.norm_pix_loss:
             return patches
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) / (variance + 1e-6).sqrt()
+        mean, std = patch_statistics(patches)
+        return (patches - mean) / std
 
     def loss(
         self, images: Float[Tensor, "N C H W"], pred: Float[Tensor, "N L ppC"], mask: Float[Tensor, "N L"]

@@ -26,6 +26,12 @@ def unpatchify(
     return images.reshape(len(patches), -1, height, width)
 
 
+def patch_statistics(patches: Float[Tensor, "N L ppC"]) -> tuple[Float[Tensor, "N L 1"], Float[Tensor, "N L 1"]]:
+    """Mean and standard deviation (unbiased, with facebookresearch/mae's ε) by which ``norm_pix_loss`` normalises."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()
+
+
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "positions dim"]:
     """Fixed 2-D sine-cosine position embeddings of facebookresearch/mae, (1 + L, dim); the first, of [CLS], is zero.
 

@@ -12,9 +12,8 @@ HEADER = "# The configuration of these results, validated and with defaults fill
 
 
 def run(config: Config) -> None:
-    """Write ``config.yaml``, unless it says just this already."""
-    if not is_resolved(config):
-        write_text(Layout.of(config).config, _text(config))
+    """Write ``config.yaml``."""
+    write_text(Layout.of(config).config, _text(config))
 
 
 def is_resolved(config: Config) -> bool:

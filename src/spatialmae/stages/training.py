@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.tables import write_table
 from spatialmae.train.batches import channel_statistics
+from spatialmae.train.manifest import read_manifest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import load_run
 
@@ -38,7 +38,7 @@ def run(config: Config, stage: str) -> None:
         UserError: the stage is not trained, or a run is damaged, gone, or of an older version.
     """
     layout = Layout.of(config)
-    trained = _manifest(layout.manifest(stage))
+    trained = read_manifest(layout.manifest(stage))
     data = ImageData.load(layout.data(config.training[stage].dataset))
     images, level = _shown_images(data), mean_image_loss(data)
     rows, curves, validation = [], [], []
@@ -47,13 +47,13 @@ def run(config: Config, stage: str) -> None:
         folder = layout.runs / spec.name
         result = load_run(folder)
         entry = trained.get(spec.name)
-        if entry is None or entry["weights_sha256"] != result.record["weights_sha256"]:
+        if entry is None or entry.weights_sha256 != result.record["weights_sha256"]:
             mend = "delete the manifest and run snakemake training"
             raise UserError(layout.manifest(stage), f"it does not hold the weights of {spec.name}", mend)
         # With norm_pix_loss the unit differs from patch to patch.
         reference = {"mean_image_loss": math.nan if spec.model.norm_pix_loss else level}
         measured = _recorded(folder / "run.json", result.record)
-        rows.append(_settings(stage, spec) | measured | reference | {"code_matches": entry["code_matches"]})
+        rows.append(_settings(stage, spec) | measured | reference | {"code_matches": entry.code_matches})
         curves.append(_curve(folder / "log.csv", LOG, spec))
         validation.append(_curve(folder / "validation.csv", VALIDATION, spec))
         if spec.seed == config.first_seed:
@@ -63,17 +63,6 @@ def run(config: Config, stage: str) -> None:
     write_table(layout.table("training", stage), pd.concat(curves))
     write_table(layout.table("validation", stage), pd.concat(validation))
     write_tensors(layout.reconstructions(stage), tensors, {"stage": stage})
-
-
-def _manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a manifest by the name of the run."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {entry["name"]: {name: entry[name] for name in ("weights_sha256", "code_matches")} for entry in entries}
-    except FileNotFoundError:
-        raise UserError(path, "the stage is not trained", "run snakemake training") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(path, "not a readable manifest", "delete it and run snakemake training") from None
 
 
 def mean_image_loss(data: ImageData) -> float:

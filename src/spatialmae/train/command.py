@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from spatialmae.artifacts import write_json
 from spatialmae.errors import UserError
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.code import code_digest
 from spatialmae.train.hardware import n_cores
-from spatialmae.train.plan import Plan
+from spatialmae.train.manifest import Entry, write_manifest
+from spatialmae.train.plan import Plan, RunSpec
 from spatialmae.train.runs import RunFolder
 from spatialmae.train.workers import Options, cost_per_image, n_images, train_all
 
@@ -84,7 +84,7 @@ def train(plan: Plan, options: Options, n_workers: int) -> None:
         if message.ended:
             ended[message.run] = message.ended
         if message.ended == "failed":
-            failed.append(UserError(Path(plan.runs_dir) / message.run, *message.problem))
+            failed.append(UserError(plan.runs_dir / message.run, *message.problem))
     meter.close()
     if failed:
         first = failed[0]
@@ -93,18 +93,16 @@ def train(plan: Plan, options: Options, n_workers: int) -> None:
     if done < len(plan.runs):
         problem = f"time ran out with {done} of {len(plan.runs)} runs finished"
         raise UserError(plan.stage, problem, "run the same command again to go on")
-    write_json(plan.manifest, [_entry(plan, spec.name, images.sha256) for spec in plan.runs])
+    write_manifest(plan.manifest, [_entry(plan, spec, images.sha256) for spec in plan.runs])
 
 
-def _entry(plan: Plan, name: str, data_sha256: str) -> dict[str, object]:
-    """A run in the manifest; its weights' hash makes what depends on them run again when they change."""
-    spec = next(spec for spec in plan.runs if spec.name == name)
-    folder = RunFolder(Path(plan.runs_dir) / name)
+def _entry(plan: Plan, spec: RunSpec, data_sha256: str) -> Entry:
+    """A finished run in the manifest."""
+    folder = RunFolder(plan.runs_dir / spec.name)
     record = folder.finished(spec, data_sha256)
     if record is None:
         raise UserError(folder.path, "the finished run is damaged", "delete it and train it again")
-    matches = record["code_digest"] == code_digest()
-    return {"name": name, "weights_sha256": record["weights_sha256"], "code_matches": matches}
+    return Entry(spec.name, record["weights_sha256"], record["code_digest"] == code_digest())
 
 
 class Meter:

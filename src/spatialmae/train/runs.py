@@ -92,19 +92,18 @@ class RunFolder:
         mend = f"train it again: spatialmae train results/<name>/training/<stage>.json, for {self.path.name}"
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            files = dict(record["files"].items())
+            files = record["files"].items()
             needed = {"name", "spec", "data_sha256", "code_digest", "weights_sha256"}
-            whole = isinstance(record, dict) and needed <= set(record)
+            if not needed <= set(record):
+                raise KeyError
         except FileNotFoundError:
             raise UserError(self.path, "no finished training run", mend) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(self.record, "not a readable record of a run", mend) from None
-        for name, sha in files.items():
+        for name, sha in files:
             path = self.path / name
             if not path.is_file() or sha256_of(path) != sha:
                 raise UserError(path, "missing, or not as it was when the run was finished", mend)
-        if not whole:
-            raise UserError(self.record, "not a readable record of a run", mend)
         return record
 
     def save_state(self, trainer: Trainer) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -132,7 +131,7 @@ def _work(tasks: Any, messages: Any, plan: Plan, options: Options) -> None:
             torch.compiler.reset()  # compiled code of many models would fill its cache, and stay in memory
             model = spec.model
         try:
-            with RunFolder(Path(plan.runs_dir) / spec.name).locked():
+            with RunFolder(plan.runs_dir / spec.name).locked():
                 for message in train_run(spec, plan, options, images):
                     # A command that is killed takes its workers with it.
                     if parent is not None and not parent.is_alive():
@@ -172,7 +171,7 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
     if not images:
         images["stored"] = TrainingImages.load(plan.data)
     stored = images["stored"]
-    folder = RunFolder(Path(plan.runs_dir) / spec.name)
+    folder = RunFolder(plan.runs_dir / spec.name)
     record = folder.finished(spec, stored.sha256)
     if record is not None and (options.keep_trained or record["code_digest"] == code_digest()):
         yield Message(spec.name, ended="kept")
@@ -194,8 +193,8 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
     else:
         if refused:
             print(f"{spec.name}: {refused}, so it starts from the beginning", file=sys.stderr)
-        # A damaged state may have been taken in half: begin with a new trainer.
-        trainer = Trainer(spec, images[hardware.device.type], hardware)
+            # A damaged state may have been taken in half.
+            trainer = Trainer(spec, images[hardware.device.type], hardware)
         folder.record.unlink(missing_ok=True)
         if 0 in spec.train.snapshots:
             folder.save_snapshot(trainer, 0)
