@@ -238,11 +238,13 @@ def test_a_run_is_named_by_every_setting():
     train = {
         "epochs": 4, "batch_size": 32, "base_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 0.0, "weight_decay": 0.1,
         "beta1": 0.8, "beta2": 0.999, "clip_grad": 1.0, "augmentation": "crop", "crop_scale": 0.5, "precision": "bf16",
-        "snapshots": (1,),
+        "snapshots": (1,), "surrogate": "gaussian",
     }  # fmt: skip
     assert set(train) == {f.name for f in fields(TrainConfig)}
-    names |= {replace(SPEC, train=replace(TRAIN, **{name: value})).name for name, value in train.items()}
+    plain = replace(TRAIN, augmentation="none")  # the surrogate's only one
+    names |= {replace(SPEC, train=replace(plain, **{name: value})).name for name, value in train.items()}
     assert len(names) == 3 + len(other) + len(train)
+    assert replace(SPEC, train=replace(plain, surrogate="gaussian")).name.startswith("digits-gaussian-p2-")
     assert SPEC.name.startswith("digits-p2-m0.75-e3-s7-")
     model = MAEConfig.from_dict(MODEL.to_dict() | {"mlp_ratio": 4, "mask_unit": 2, "noise_std": 0})
     train = TrainConfig.from_dict(TRAIN.to_dict() | {"warmup_epochs": 1, "min_lr": 0})
@@ -554,3 +556,53 @@ def test_compilation_is_chosen_where_it_pays_and_can_be_had(monkeypatch):
     assert not Hardware.choose("fp32", 10**6, device="cpu").compiled
     with pytest.raises(UserError, match="--compile: there is no C\\+\\+ compiler; install one, or use --compile no"):
         Hardware.choose("fp32", 10**6, device="cpu", compiled="yes")
+
+
+SURROGATE = replace(TRAIN, surrogate="gaussian", augmentation="none")
+
+
+def test_surrogate_has_the_moments_of_the_normalised_training_images(images):
+    rows = images.normalise(images.train).flatten(1).double()
+    drawn = images.surrogate.draw(400_000, torch.Generator().manual_seed(0)).flatten(1).double()
+    assert drawn.dtype == torch.float64 and drawn.shape[1] == rows.shape[1]
+    assert (drawn.mean(dim=0) - rows.mean(dim=0)).abs().max() < 0.01
+    assert (drawn.T.cov() - rows.T.cov(correction=0)).abs().max() < 0.02
+    constant = rows.std(dim=0) == 0
+    assert constant.any()
+    assert drawn[:, constant].std(dim=0).max() < 1e-6
+
+
+def test_surrogate_is_gaussian_fresh_and_neither_clipped_nor_rounded(images):
+    draw = torch.Generator().manual_seed(0)
+    first, second = images.surrogate.draw(5000, draw), images.surrogate.draw(5000, draw)
+    assert not torch.equal(first, second)
+    varying = first.flatten(1)[:, images.train.float().std(dim=0).flatten() > 0.1]
+    kurtosis = ((varying - varying.mean(dim=0)) / varying.std(dim=0)).pow(4).mean(dim=0)
+    assert (kurtosis - 3).abs().max() < 0.6
+    assert first.unique().numel() > 0.9 * varying.numel()
+    assert first.max() > images.normalise(images.train).max()
+
+
+def test_surrogate_needs_ten_images_for_each_feature(images):
+    few = replace(images, train=images.train[:639])
+    with pytest.raises(ValueError, match="639 training images are fewer than 10 × 64 features"):
+        few.surrogate.draw(1, torch.Generator())
+
+
+def test_surrogate_takes_no_augmentation():
+    with pytest.raises(ValueError, match="augmentation: flip would change the surrogate's moments; set it to none"):
+        replace(TRAIN, surrogate="gaussian")
+
+
+def test_training_on_the_surrogate_goes_on_bit_for_bit_and_never_sees_the_images(images):
+    spec = replace(SPEC, train=SURROGATE)
+    whole, begun = take(Trainer(spec, images, CPU)), take(Trainer(spec, images, CPU), 25)
+    resumed = Trainer(spec, images, CPU)
+    resumed.restore(*begun.state())
+    take(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert whole.progress.validation == resumed.progress.validation
+    # With the moments at hand, the images themselves may be anything.
+    blank = replace(images, train=torch.zeros_like(images.train), validation=torch.zeros_like(images.validation))
+    vars(blank)["surrogate"] = images.surrogate
+    assert same(weights(whole), weights(take(Trainer(spec, blank, CPU))))

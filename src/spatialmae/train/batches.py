@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from math import log
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from spatialmae.artifacts import read_tensors
 from spatialmae.errors import UserError
 from spatialmae.shapes import Float, Int64, UInt8
 from spatialmae.train.settings import Augmentation
+from spatialmae.train.surrogate import GaussianSurrogate
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ class TrainingImages:
         """uint8, or float on the scale 0–255, to zero mean and unit variance by channel."""
         scale = 1 / (255 * self.std)
         return images * scale[:, None, None] - (self.mean / self.std)[:, None, None]
+
+    @cached_property
+    def surrogate(self) -> GaussianSurrogate:
+        """Gaussian images with the training images' moments: made when first asked for, then kept.
+
+        Raises:
+            ValueError: there are too few training images.
+        """
+        return GaussianSurrogate.of(self.normalise(batch) for batch in self.train.split(2000))
 
     def batch(
         self, ids: Int64[Tensor, " N"], augmentation: Augmentation, crop_scale: float, generator: torch.Generator

@@ -20,6 +20,7 @@ NUMERIC = (
     "model/transformer.py",
     "model/mae.py",
     "train/settings.py",
+    "train/surrogate.py",
     "train/batches.py",
     "train/schedule.py",
     "train/trainer.py",

@@ -29,9 +29,10 @@ class RunSpec:
     def name(self) -> str:
         """Names the run for a reader, and by a hash of all its settings for good."""
         unit = "" if self.model.mask_unit is None else f"-u{self.model.mask_unit}"
+        data = self.dataset if self.train.surrogate == "none" else f"{self.dataset}-{self.train.surrogate}"
         digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
         return (
-            f"{self.dataset}-p{self.model.patch_size}{unit}-m{self.model.mask_ratio:g}-e{self.train.epochs}"
+            f"{data}-p{self.model.patch_size}{unit}-m{self.model.mask_ratio:g}-e{self.train.epochs}"
             f"-s{self.seed}-{digest[:8]}"
         )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from spatialmae.setting import check_choice, check_count, check_known, check_number, setting, whole_numbers_to_float
 
 Augmentation = Literal["none", "flip", "crop"]
+Surrogate = Literal["none", "gaussian"]
 Precision = Literal["auto", "bf16", "fp32"]
 
 
@@ -30,6 +31,10 @@ class TrainConfig:
     clip_grad: float | None = setting(None, "largest norm of the gradient; null: no clipping")
     augmentation: Augmentation = setting("flip", "mirror at random (`flip`), also crop and resize (`crop`), or `none`")
     crop_scale: float = setting(0.2, "smallest share of the image's area that `crop` keeps, in (0, 1]")
+    surrogate: Surrogate = setting(
+        "none",
+        "`gaussian`: train on fresh Gaussian images with the training images' mean and second moments (claim A11)",
+    )
     precision: Precision = setting("auto", "`bf16` mixed precision, `fp32`, or bf16 where the hardware has it (`auto`)")
     snapshots: tuple[int, ...] = setting((), "epochs after which the weights are kept as well; 0: before training")
 
@@ -43,8 +48,11 @@ class TrainConfig:
         if self.clip_grad is not None:
             check_number("clip_grad", self.clip_grad)
         check_choice("augmentation", self.augmentation, get_args(Augmentation))
+        check_choice("surrogate", self.surrogate, get_args(Surrogate))
         check_choice("precision", self.precision, get_args(Precision))
         whole_numbers_to_float(self)
+        if self.surrogate != "none" and self.augmentation != "none":
+            raise ValueError(f"augmentation: {self.augmentation} would change the surrogate's moments; set it to none")
         if self.crop_scale > 1:
             raise ValueError(f"crop_scale: {self.crop_scale} is more than the whole image; lower it to 1 or less")
         for name in ("beta1", "beta2"):

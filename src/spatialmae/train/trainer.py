@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spatialmae.model.mae import MaskedAutoencoder
-from spatialmae.shapes import Int64
+from spatialmae.shapes import Float, Int64
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.hardware import Hardware
 from spatialmae.train.plan import RunSpec
@@ -130,8 +130,7 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        images = self.images.batch(self._next_ids(), config.augmentation, config.crop_scale, self.rng)
-        loss = self.loss(images, self.rng)
+        loss = self.loss(self._next_images(), self.rng)
         self.optimizer.zero_grad()
         loss.backward()
         if config.clip_grad is not None:
@@ -158,15 +157,15 @@ class Trainer:
         Losses of different masking ratios, units or objectives are different quantities. That of the training images is
         of augmented ones and an average over an epoch of changing weights: the two differ by more than generalisation.
         """
-        images, device = self.images.validation, self.hardware.device
+        n, device = len(self.images.validation), self.hardware.device
         # From a CPU generator, so that masks and input noise are the same on every device.
         draw = torch.Generator().manual_seed(0)
-        noise = torch.rand(len(images), self.spec.model.n_units, generator=draw)
+        noise = torch.rand(n, self.spec.model.n_units, generator=draw)
         self.model.eval()
         total, weight = 0.0, 0.0
         # No larger than the training batch, so that what fits in memory there fits here.
-        for rows in torch.arange(len(images)).split(min(VALIDATION_BATCH, self.spec.train.batch_size)):
-            batch = self.images.normalise(images[rows.to(device)])
+        for rows in torch.arange(n).split(min(VALIDATION_BATCH, self.spec.train.batch_size)):
+            batch = self._validation_batch(rows, draw)
             seen = self.model.corrupt(batch.cpu(), draw).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bf16"):
                 # The plain forward pass: another batch size would compile the model anew.
@@ -175,6 +174,19 @@ class Trainer:
             total, weight = total + float(output.loss) * counted, weight + counted
         self.model.train()
         return total / weight
+
+    def _next_images(self) -> Float[Tensor, "N C H W"]:
+        """The next batch, augmented; or one that the surrogate draws afresh."""
+        config = self.spec.train
+        if config.surrogate == "gaussian":
+            return self.images.surrogate.draw(config.batch_size, self.rng)
+        return self.images.batch(self._next_ids(), config.augmentation, config.crop_scale, self.rng)
+
+    def _validation_batch(self, rows: Int64[Tensor, " N"], generator: torch.Generator) -> Float[Tensor, "N C H W"]:
+        """Validation images as they are, or as many of the surrogate's."""
+        if self.spec.train.surrogate == "gaussian":
+            return self.images.surrogate.draw(len(rows), generator)
+        return self.images.normalise(self.images.validation[rows.to(self.hardware.device)])
 
     def _next_ids(self) -> Int64[Tensor, " N"]:
         """The next batch of the epoch's order, drawn anew at its start."""
