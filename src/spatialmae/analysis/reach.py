@@ -10,7 +10,8 @@ measure is taken per output pixel j and averaged over output pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -18,6 +19,13 @@ from scipy.special import xlogy
 from scipy.stats import linregress
 
 from spatialmae.geometry import ImageShape, patch_labels, pixel_coordinates, pixel_distances
+
+
+def central_pixels(image_shape: ImageShape) -> Int64[np.ndarray, " outputs"]:
+    """Indices, row-major, of the pixels in the central half of each side."""
+    coordinates, size = pixel_coordinates(image_shape), np.array(image_shape[:2])
+    central = (coordinates >= size // 4) & (coordinates < -(-3 * size // 4))
+    return np.flatnonzero(central.all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,22 @@ class ReachGeometry:
     def of(cls, image_shape: ImageShape, patch_size: int) -> ReachGeometry:
         """Geometry of an image cut into patches of ``patch_size``."""
         height, width = image_shape[:2]
-        coordinates, size = pixel_coordinates(image_shape), np.array([height, width])
-        central = (coordinates >= size // 4) & (coordinates < -(-3 * size // 4))
-        outputs = np.flatnonzero(central.all(axis=1))
+        outputs = central_pixels(image_shape)
         distances = pixel_distances(image_shape)[:, outputs]
         labels = patch_labels(height * width, patch_size, (height, width))
         same_patch = labels[:, None] == labels[None, outputs]
         return cls(image_shape, outputs, distances, same_patch, distances.argsort(axis=0, kind="stable"))
+
+    def of_outputs(self, keep: Bool[np.ndarray, " pixels"]) -> ReachGeometry:
+        """The same for the central outputs among ``keep`` alone, e.g. the hidden ones."""
+        columns = keep[self.outputs]
+        return replace(
+            self,
+            outputs=self.outputs[columns],
+            distances=self.distances[:, columns],
+            same_patch=self.same_patch[:, columns],
+            by_distance=self.by_distance[:, columns],
+        )
 
     @property
     def channels(self) -> int:
@@ -83,6 +100,14 @@ class Influence:
         pixels, outputs = jacobian.shape[0] // channels, jacobian.shape[1] // channels
         pairs = jacobian.reshape(pixels, channels, outputs, channels)
         return cls(np.abs(pairs).mean(axis=(1, 3)), np.square(pairs).mean(axis=(1, 3)))
+
+
+def mean_influence(maps: Sequence[Influence]) -> Influence:
+    """Mean influence over images whose basis differs: of |J| and of J², so that signs do not cancel."""
+    return Influence(
+        np.mean([one.absolute for one in maps], axis=0),
+        np.mean([one.squared for one in maps], axis=0),
+    )
 
 
 def influence_profile(
