@@ -60,7 +60,7 @@ def test_leaves_are_numbered_without_gap_and_in_order(ledger):
 
 def test_linear_claims_are_tested_in_every_configuration(ledger):
     tested = {claim.parent for claim in ledger.claims if set(claim.tests) == {"smoke", "quick", "cifar10"}}
-    assert tested == {f"A{i}" for i in range(1, 9)}
+    assert tested >= {f"A{i}" for i in range(1, 9)}
 
 
 def test_leaves_never_carry_more_than_proxy_fidelity(ledger):
