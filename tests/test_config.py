@@ -207,6 +207,14 @@ def available(config, dataset, table, wanted):
             "n_components": config.ising.n_components,
             "mask_ratio": [0.0, *config.linear.mask_ratios],
         }
+    elif dataset in config.evaluations:
+        runs, settings = config.evaluation_runs(dataset), config.evaluations[dataset]
+        grids = {
+            "patch_size": {run.model.patch_size for run in runs},
+            "mask_ratio": {run.model.mask_ratio for run in runs},
+            "epoch": {epoch for run in runs for epoch in (*run.train.snapshots, run.train.epochs)},
+            "evaluation_mask_ratio": settings.mask_ratios,
+        }
     else:
         settings = config.datasets[dataset]
         grids = {

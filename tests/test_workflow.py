@@ -92,7 +92,7 @@ def test_a_second_run_has_nothing_to_do_in_seconds(finished):
     ("module", "reruns"),
     [
         ("figures/reach.py", {"draw_reach", "write_report"}),
-        ("figures/training.py", {"draw_training", "write_report"}),
+        ("figures/training.py", {"draw_training", "draw_nonlinear", "write_report"}),
         ("analysis/reconstruction.py", {"collect_training", "draw_training", "write_report"}),
         ("train/trainer.py", {"train_models", "collect_training", "draw_training", "write_report"}),
         ("data/cifar10.py", set()),

@@ -130,6 +130,29 @@ def probe(
 
 
 @app.command()
+def evaluate(
+    analysis: Annotated[str, typer.Argument(help="jacobian, second_order or probe.")],
+    evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
+    config: ConfigOption = DEFAULT,
+) -> None:
+    """Measure trained models: Jacobians, the bound of second moments, probes."""
+    from spatialmae.config import MODEL_ANALYSES, load_config
+
+    settings = load_config(config)
+    if evaluation not in settings.evaluations:
+        known = ", ".join(settings.evaluations)
+        mend = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
+        raise UserError(config, f"evaluations has no {evaluation!r}", mend)
+    if analysis not in settings.evaluations[evaluation].analyses:
+        problem, mend = (
+            f"evaluations.{evaluation}.analyses lacks {analysis!r}",
+            f"use one of {', '.join(MODEL_ANALYSES)}",
+        )
+        raise UserError(config, problem, f"{mend}, and add it there")
+    import_module(f"spatialmae.stages.{MODEL_ANALYSES[analysis][0]}").run(settings, evaluation)
+
+
+@app.command()
 def claims(config: ConfigOption = DEFAULT) -> None:
     """Judge the claims of the ledger by the tables."""
     _run("claims", config)

@@ -273,7 +273,7 @@ class Training(_Strict):
         return "model" if field in (*MODEL_FIELDS, *FROM_DATASET) else "train"
 
     def _check_fields(self) -> None:
-        known = {"model": MODEL_FIELDS, "train": TRAIN_FIELDS, "grid": (*MODEL_FIELDS, *TRAIN_FIELDS)}
+        known = {"grid": (*MODEL_FIELDS, *TRAIN_FIELDS), "model": MODEL_FIELDS, "train": TRAIN_FIELDS}
         for section, names in known.items():
             for name in getattr(self, section):
                 if name in FROM_DATASET:
@@ -285,6 +285,33 @@ class Training(_Strict):
                     raise ValueError("grid.snapshots: they change no trained model; set them in train, for all runs")
                 if section != "grid" and name in self.grid:
                     raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
+
+
+# Each analysis of trained models: the stage that makes it, and its tables.
+MODEL_ANALYSES = {
+    "jacobian": ("jacobian", ("model_reach", "model_profile", "model_basis", "reach_in_training")),
+    "second_order": ("second_order", ("second_order",)),
+    "probe": ("model_probe", ("linear_probe", "nearest_neighbours")),
+}
+ModelAnalysis = Literal["jacobian", "second_order", "probe"]
+
+
+class Evaluation(_Strict):
+    """Trained models that are compared with each other, and how."""
+
+    stages: Annotated[list[Name], Unique] = Field(
+        min_length=1, description="training stages whose models are compared, all on one data set"
+    )
+    analyses: Annotated[list[ModelAnalysis], Unique] = Field(min_length=1, description="what is measured")
+    mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
+        [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="of the masks that all models are evaluated under"
+    )
+    mask_unit: Count | None = Field(
+        None, description="side in px of what these masks hide together; null: the patch size, if all models share it"
+    )
+    snapshot_mask_ratio: MaskRatio = Field(0.75, description="of the masks for models along their training")
+    n_images: int = Field(8, ge=2, description="test images that Jacobians are taken of, for each seed")
+    n_masks: Count = Field(4, description="masks that Jacobians are taken under, for each seed, each for all images")
 
 
 class Claims(_Strict):
@@ -305,6 +332,7 @@ class Config(_Strict):
     checks: Checks
     ising: Ising
     training: dict[Name, Training] = Field({}, description="stages of training by name, run one after the other")
+    evaluations: dict[Name, Evaluation] = Field({}, description="comparisons of trained models by name")
     claims: Claims = Claims()
 
     @model_validator(mode="after")
@@ -317,6 +345,8 @@ class Config(_Strict):
                 self._check_visible(name, dataset)
         for stage, training in self.training.items():
             self._check_training(stage, training)
+        for name, evaluation in self.evaluations.items():
+            self._check_evaluation(f"evaluations.{name}", name, evaluation)
         return self
 
     def _check_checks(self, shape: tuple[int, int, int]) -> None:
@@ -351,6 +381,26 @@ class Config(_Strict):
                     raise ValueError(f"{problem}; lower it")
         except ValueError as error:
             raise ValueError(f"training.{stage}.{error}") from None
+
+    def _check_evaluation(self, where: str, name: str, evaluation: Evaluation) -> None:
+        unknown = [stage for stage in evaluation.stages if stage not in self.training]
+        if unknown:
+            raise ValueError(f"{where}.stages: {unknown[0]!r} is not among training; name one of its stages")
+        datasets = {self.training[stage].dataset for stage in evaluation.stages}
+        if len(datasets) > 1:
+            raise ValueError(f"{where}.stages: they train on {' and '.join(sorted(datasets))}; compare on one data set")
+        height, width, _ = self.datasets[datasets.pop()].source.shape
+        patches = {run.model.patch_size for run in self.evaluation_runs(name)}
+        unit = evaluation.mask_unit
+        if unit is None and len(patches) > 1:
+            raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
+        if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
+            raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
+
+    def evaluation_runs(self, name: str) -> list[RunSpec]:
+        """The runs of an evaluation, each once, though stages may share some."""
+        runs = [run for stage in self.evaluations[name].stages for run in self.training_runs(stage)]
+        return list(dict.fromkeys(runs))
 
     def training_runs(self, stage: str) -> list[RunSpec]:
         """The runs of a training stage: its grid, and of each cell the seeds."""

@@ -29,6 +29,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("checks", config.Checks),
     ("ising", config.Ising),
     ("training.<name>", config.Training),
+    ("evaluations.<name>", config.Evaluation),
     ("claims", config.Claims),
 ]
 SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [

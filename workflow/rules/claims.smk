@@ -4,6 +4,7 @@ rule judge_claims:
         rules.linear.input,
         rules.analysis.input,
         rules.probes.input,
+        rules.evaluation.input,
         config=ancient(str(L.config)),
         ledger=CONFIG.claims.ledger,
         code=code("spatialmae.stages.claims"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
-from spatialmae.config import PROBE_MODULES, SOURCE_MODULES, parse_config
+from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
 from spatialmae.layout import Layout
@@ -22,6 +22,12 @@ except UserError as error:
 
 L = Layout.of(CONFIG)
 DATASETS, STAGES = list(CONFIG.datasets), list(CONFIG.training)
+EVALUATED = [
+    str(L.table(table, name))
+    for name, evaluation in CONFIG.evaluations.items()
+    for analysis in evaluation.analyses
+    for table in MODEL_ANALYSES[analysis][1]
+]
 MANIFESTS = [str(L.manifest(stage)) for stage in STAGES]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
@@ -53,6 +59,7 @@ if workflow.is_main_process and not resolve.is_resolved(CONFIG):
 wildcard_constraints:
     dataset="|".join(DATASETS),
     stage="|".join(STAGES) or "(?!)",  # no stage: nothing matches
+    evaluation="|".join(CONFIG.evaluations) or "(?!)",
     notebook="[a-z]+",
 
 
@@ -145,6 +152,26 @@ def data_of(wildcards):
     return str(L.data(CONFIG.training[wildcards.stage].dataset))
 
 
+def data_of_evaluation(wildcards):
+    """Images of an evaluation."""
+    return str(L.data(CONFIG.evaluation_runs(wildcards.evaluation)[0].dataset))
+
+
+def manifests_of(wildcards):
+    """Manifests of the stages whose models an evaluation compares."""
+    return [str(L.manifest(stage)) for stage in CONFIG.evaluations[wildcards.evaluation].stages]
+
+
+def runs_of_evaluation(wildcards):
+    """Names of the runs that an evaluation compares."""
+    return [run.name for run in CONFIG.evaluation_runs(wildcards.evaluation)]
+
+
+def evaluation_settings(wildcards):
+    """Settings of an evaluation whose change reruns its analyses; which other analyses there are is none."""
+    return CONFIG.evaluations[wildcards.evaluation].model_dump_json(exclude={"analyses"})
+
+
 def data_code(wildcards):
     """Code of a data set: its own source's, and no other's."""
     kind = CONFIG.datasets[wildcards.dataset].source.kind
@@ -167,6 +194,7 @@ NOTEBOOK_TABLES = {
     "ising": ["ising", "ising_profile"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
+    "nonlinear": [table for _, tables in MODEL_ANALYSES.values() for table in tables],
     "claims": [],
 }
 CATEGORIES = {
@@ -174,6 +202,7 @@ CATEGORIES = {
     "statistics": "Data",
     "sweep": "A: linear theory",
     "training": "Non-linear MAE",
+    "nonlinear": "Non-linear MAE",
 }
 
 

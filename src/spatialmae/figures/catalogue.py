@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spatialmae.config import Config
+from spatialmae.config import MODEL_ANALYSES, Config
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class FigureKind:
         notebook: the notebook that draws it.
         table: the table it is drawn from; None: the claims.
         caption: what was asked, what is shown, how to read it; `{dataset}` is filled in.
-        per_dataset: drawn once for each data set (or training stage) that has the table, or once for all.
+        per_dataset: drawn once for each data set (training stage, evaluation) that has the table, or once for all.
         section: of the report.
     """
 
@@ -47,6 +47,8 @@ class DrawnFigure:
 
 
 _UNITS = "Points are jackknife pseudo-values of groups of images, bars their mean and two-sided 95 % t interval."
+_SEEDS = "Points are training seeds, bars their mean and two-sided 95 % t interval."
+_ANALYSES = "Non-linear MAE: analyses"
 
 CATALOGUE = (
     FigureKind(
@@ -169,19 +171,86 @@ CATALOGUE = (
         "visible pixels are the image's own where the loss is on hidden ones ({dataset}).",
         section="Non-linear MAE: training",
     ),
+    FigureKind(
+        "nonlinear_reach",
+        "nonlinear",
+        "model_reach",
+        "Does a model that was trained at a higher masking ratio reach farther? Rms radius of J² and spatial entropy "
+        "against the training ratio; all models of a column see the same masks, since masks alone widen reach. Dashes: "
+        "the best linear predictor under these masks; dots: networks before training "
+        f"({{dataset}}; claims A5.6, A5.7). {_SEEDS}",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "nonlinear_profile",
+        "nonlinear",
+        "model_profile",
+        "How does influence decay with distance in trained models? Mean |J| over pairs of pixels under masks of one "
+        "ratio, hidden inputs counting as 0, beside the best linear predictor ({dataset}; no claim). Points are "
+        "training seeds, bands two-sided 95 % t intervals.",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "agreement",
+        "nonlinear",
+        "model_reach",
+        "Do theory and training agree? Reach of each model at the ratio it was trained at, against that of the best "
+        "linear predictor under the same masks; on the line both are equal. Masks that hide more push influence "
+        "outwards in any network, so untrained ones (crosses) are the control: a rank correlation no higher than "
+        "theirs can be the masks' doing ({dataset}; no claim).",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "basis",
+        "nonlinear",
+        "model_basis",
+        "Does the basis, the Jacobian, adapt to the image? Its change from image to image as a share of its squared "
+        "size (0 in a linear model); influence within objects against that across their borders, where objects are "
+        f"known; and the error of the first-order expansion for small changes ({{dataset}}; claims A9). {_SEEDS}",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "basis_training",
+        "nonlinear",
+        "reach_in_training",
+        "Does the basis grow from local to diffuse? Rms radius of J² after each epoch at which weights were kept. "
+        "Untrained networks, at the left, attend everywhere and are no basis yet "
+        f"({{dataset}}; claim A10). {_SEEDS}",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "beyond_second_order",
+        "nonlinear",
+        "second_order",
+        "Do models use more than second moments? Above 0 they reconstruct better than the best linear prediction. The "
+        "control was trained and evaluated on Gaussian images of the same moments, where nothing beats it "
+        f"({{dataset}}; claims A11). {_SEEDS}",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "model_probe",
+        "nonlinear",
+        "linear_probe",
+        "What do frozen encoders know of the classes? Accuracy of a linear probe and of k nearest neighbours against "
+        f"the training ratio, chance dotted ({{dataset}}; claims A13, B7). {_SEEDS}",
+        section=_ANALYSES,
+    ),
 )
 
 NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))
 
 
 def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets, or training stages, of a configuration for which ``tables/<table>/<dataset>.csv`` is made."""
+    """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
     if table == "theory":
         return [config.checks.dataset]
     if table in ("ising", "ising_profile"):
         return ["ising"]
     if table in ("runs", "training", "validation"):
         return list(config.training)
+    makers = {name for name, (_, tables) in MODEL_ANALYSES.items() if table in tables}
+    if makers:
+        return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
     analysis = {"statistics_summary": "statistics", "jacobian": "reach"}.get(table, table.removeprefix("probe_"))
     solved = {"features", "reach", "gabor", "depth", "class"}
     wanted = solved if table == "sweep" else {analysis}

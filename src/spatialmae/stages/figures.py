@@ -15,7 +15,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
     ``log`` is the executed copy that keeps the traceback where a cell fails.
     """
     layout, name = Layout.of(config), source.stem
-    stages, datasets = list(config.training), [*config.datasets, "ising"]
+    subjects = {"training": {"stages": list(config.training)}, "nonlinear": {"evaluations": list(config.evaluations)}}
     run_notebook(
         source,
         output=layout.notebook(name, "ipynb"),
@@ -25,7 +25,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
             "tables": str(layout.tables),
             "figures": str(layout.figures),
             "artifacts": str(layout.root),
-            **({"stages": stages} if name == "training" else {"datasets": datasets}),
+            **subjects.get(name, {"datasets": [*config.datasets, "ising"]}),
             "name": config.name,
         },
     )

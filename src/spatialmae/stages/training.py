@@ -53,7 +53,7 @@ def run(config: Config, stage: str) -> None:
         # With norm_pix_loss the unit differs from patch to patch.
         reference = {"mean_image_loss": math.nan if spec.model.norm_pix_loss else level}
         measured = _recorded(folder / "run.json", result.record)
-        rows.append(_settings(stage, spec) | measured | reference | {"code_matches": entry.code_matches})
+        rows.append({"stage": stage} | run_settings(spec) | measured | reference | {"code_matches": entry.code_matches})
         curves.append(_curve(folder / "log.csv", LOG, spec))
         validation.append(_curve(folder / "validation.csv", VALIDATION, spec))
         if spec.seed == config.first_seed:
@@ -85,12 +85,12 @@ def _shown_images(data: ImageData) -> np.ndarray:
     return data.images[rows[:N_IMAGES]]
 
 
-def _settings(stage: str, spec: RunSpec) -> dict[str, Any]:
+def run_settings(spec: RunSpec) -> dict[str, Any]:
     """What was trained, with every setting. ``mask_unit`` is in px, the patch where none is set."""
     model = {name: value for name, value in asdict(spec.model).items() if name not in FROM_DATASET}
     train = {name: value for name, value in asdict(spec.train).items() if name != "snapshots"}
     derived = {"mask_unit": spec.model.mask_unit_px, "realised_mask_ratio": spec.model.realised_mask_ratio}
-    keys = {"stage": stage, "name": spec.name, "dataset": spec.dataset, "seed": spec.seed}
+    keys = {"name": spec.name, "dataset": spec.dataset, "seed": spec.seed}
     return keys | model | derived | train
 
 

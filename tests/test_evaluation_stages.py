@@ -1,0 +1,161 @@
+"""Analyses of trained models as stages: which models, images and masks, and what the tables hold."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from spatialmae.analysis.jacobian import reconstruction_jacobian
+from spatialmae.analysis.reach import Influence, mean_influence, rms_radius
+from spatialmae.config import parse_config
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout
+from spatialmae.stages import data, jacobian, model_probe, plan, second_order
+from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.tables import read_table
+from spatialmae.train.plan import Plan
+from spatialmae.train.workers import Options, train_run
+
+ROOT = Path(__file__).parent.parent
+RATIOS = {
+    "dataset": "digits",
+    "seeds": 2,
+    "minutes": 1,
+    "model": {"patch_size": 2, "encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8}
+    | {"decoder_depth": 1, "decoder_heads": 1},
+    "train": {"epochs": 2, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none", "snapshots": [0, 1]},
+    "grid": {"mask_ratio": [0.5, 0.75]},
+}
+SIZES = {name: value for name, value in RATIOS["model"].items() if name != "patch_size"}
+PATCHES = RATIOS | {"model": SIZES | {"mask_ratio": 0.75}, "grid": {"patch_size": [2, 4]}}
+SURROGATE = RATIOS | {"train": RATIOS["train"] | {"surrogate": "gaussian"}, "grid": {"mask_ratio": [0.75]}}
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values["results"] = str(tmp_path_factory.mktemp("results"))
+    values["training"] = {"ratios": RATIOS, "patches": PATCHES, "surrogate": SURROGATE}
+    small = {"n_images": 3, "n_masks": 2, "mask_ratios": [0.5, 0.75]}
+    values["evaluations"] = {
+        "ratios": {"stages": ["ratios", "surrogate"], "analyses": ["jacobian", "second_order", "probe"], **small},
+        "patches": {"stages": ["patches", "ratios"], "analyses": ["jacobian"], "mask_unit": 4, **small},
+    }
+    return values
+
+
+@pytest.fixture(scope="module")
+def config(values):
+    config = parse_config(values, "test")
+    data.run(config, "digits")
+    for stage in config.training:
+        plan.run(config, stage)
+        written, images = Plan.load(Layout.of(config).plan(stage)), {}
+        for spec in written.runs:
+            list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    return config
+
+
+def table(config, stage, name, evaluation):
+    stage.run(config, evaluation)
+    return read_table(Layout.of(config).table(name, evaluation))
+
+
+def test_an_evaluation_has_each_run_once_though_stages_share_some(config):
+    runs = config.evaluation_runs("patches")
+    assert len(runs) == len(set(runs)) == 6
+    assert set(runs) == {*config.training_runs("patches"), *config.training_runs("ratios")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": ["ratio"]}, "evaluations.ratios.stages: 'ratio' is not among training; name one of its stages"),
+        ({"stages": ["patches"]}, "evaluations.ratios.mask_unit: patch sizes differ; give a multiple of all"),
+        ({"mask_unit": 3}, "evaluations.ratios.mask_unit: 3 does not tile 8×8 px in whole patches; change it"),
+        ({"analyses": ["jacobi"]}, "evaluations.ratios.analyses.0: "),
+    ],
+)
+def test_impossible_evaluations_are_refused_by_name(values, change, message):
+    changed = values | {"evaluations": {"ratios": values["evaluations"]["ratios"] | change}}
+    with pytest.raises(UserError) as error:
+        parse_config(changed, "test")
+    assert message in str(error.value)
+
+
+def test_masks_hide_the_same_pixels_for_all_patch_sizes_and_more_at_higher_ratios(config):
+    evaluated = EvaluationSet(config, "patches")
+    two, four = (next(s for s in evaluated.specs if s.model.patch_size == p) for p in (2, 4))
+    for low, high in zip(evaluated.views(1, 0.5), evaluated.views(1, 0.75), strict=True):
+        assert (high.visible <= low.visible).all()
+        assert high.visible.sum() == 16 and low.visible.sum() == 32
+        assert len(high.geometry.outputs) > 0
+        assert not high.visible[high.geometry.outputs].any()
+        for spec in (two, four):
+            p = spec.model.patch_size
+            mask = evaluated.masks(spec.model, 0.5, low.noise).mask.reshape(spec.model.grid).numpy()
+            np.testing.assert_array_equal(mask.repeat(p, 0).repeat(p, 1).ravel() == 0, low.visible)
+
+
+def test_a_seeds_images_and_masks_are_its_own_and_come_from_the_test_split(config):
+    evaluated = EvaluationSet(config, "ratios")
+    first, second = evaluated.images(0), evaluated.images(1)
+    assert set(first) | set(second) <= set(evaluated.data.splits["test"])
+    assert set(first) != set(second)
+    assert not np.array_equal(evaluated.views(0, 0.5)[0].visible, evaluated.views(1, 0.5)[0].visible)
+    np.testing.assert_array_equal(evaluated.images(0), first)
+
+
+def test_reach_is_that_of_the_jacobians_by_hand(config):
+    rows = table(config, jacobian, "model_reach", "ratios")
+    evaluated = EvaluationSet(config, "ratios")
+    spec = evaluated.specs[0]
+    run, images = evaluated.run(spec), evaluated.data.images[evaluated.images(spec.seed)]
+    radii = []
+    for view in evaluated.views(spec.seed, 0.75):
+        masks = evaluated.masks(spec.model, 0.75, view.noise.expand(3, -1))
+        found = reconstruction_jacobian(
+            run.model, run.normalise(torch.from_numpy(images)), masks, torch.from_numpy(view.geometry.outputs)
+        )
+        influence = mean_influence([Influence.of_jacobian(one.double().numpy(), 1) for one in found])
+        radii.append(rms_radius(influence.squared, view.geometry))
+    keys = {"name": spec.name, "predictor": "trained", "evaluation_mask_ratio": 0.75}
+    chosen = rows[(rows[list(keys)] == pd.Series(keys)).all(axis=1)]
+    assert chosen["rms_radius_squared"].item() == pytest.approx(np.mean(radii))
+
+
+def test_untrained_and_linear_predictors_stand_beside_the_trained_ones(config):
+    rows = table(config, jacobian, "model_reach", "ratios")
+    # Two seeds and two evaluation ratios: six runs, the initial weights that they share, and the linear predictor.
+    assert rows.groupby("predictor").size().to_dict() == {"trained": 12, "untrained": 4, "linear": 4}
+    basis = read_table(Layout.of(config).table("model_basis", "ratios")).set_index("predictor")
+    assert basis.loc["linear", "dispersion"].abs().max() < 1e-12
+    assert basis.loc["trained", "dispersion"].min() > 1e-6
+    assert (basis.loc["trained", "expansion_error"].max() < basis.loc["trained, reversed", "expansion_error"]).all()
+    training = read_table(Layout.of(config).table("reach_in_training", "ratios"))
+    assert training.groupby("name")["epoch"].apply(list).map(sorted).tolist() == [[0, 1, 2]] * 6
+
+
+def test_patch_sizes_are_compared_under_common_masks(config):
+    rows = table(config, jacobian, "model_reach", "patches")
+    assert set(rows.loc[rows["predictor"] == "trained", "patch_size"]) == {2, 4}
+
+
+def test_second_order_rows_hold_both_kinds_of_images_for_every_run(config):
+    rows = table(config, second_order, "second_order", "ratios")
+    assert rows.groupby(["name", "images"]).size().tolist() == [1] * 12
+    assert rows["n_masks"].eq(40).all()
+    # Barely trained models are far above the bound, on both.
+    assert (rows["log_ratio"] < 0).all()
+    linear = rows[rows["images"] == "surrogate"]
+    np.testing.assert_allclose(linear["linear_error"], linear["linear_expected"], rtol=0.1)
+
+
+def test_probes_have_a_row_for_each_run_and_target(config):
+    rows = table(config, model_probe, "linear_probe", "ratios")
+    assert rows["name"].tolist() == [run.name for run in config.evaluation_runs("ratios")]
+    assert (rows["accuracy"] > 2 * rows["chance"]).all()
+    assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
