@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from spatialmae.claims.ledger import Difference, load_ledger
-from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, load_config, parse_config
+from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, FineTuning, load_config, parse_config
 from spatialmae.config_docs import configuration_page
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, datasets_with, drawn_figures
@@ -173,6 +173,7 @@ def test_a_training_stage_is_the_product_of_its_grid_and_the_seeds(values):
 
 def test_no_two_settings_of_training_share_a_name():
     assert not set(MODEL_FIELDS) & set(TRAIN_FIELDS)
+    assert not set(FINE_TUNE_FIELDS) & set(FineTuning.model_fields)
 
 
 def test_a_configuration_is_read_without_importing_torch():
@@ -215,6 +216,15 @@ def available(config, dataset, table, wanted):
             "epoch": {epoch for run in runs for epoch in (*run.train.snapshots, run.train.epochs)},
             "evaluation_mask_ratio": settings.mask_ratios,
         }
+        if table == "fine_tuning":
+            tuned = (settings.fine_tuning or FineTuning()).n_blocks
+            depths = {run.model.encoder_depth for run in runs}
+            grids |= {
+                "decoder_depth": {run.model.decoder_depth for run in runs},
+                "encoder_depth": depths,
+                "n_blocks": {depth if n is None else n for n in tuned for depth in depths},
+                "embedding_trained": {n is None for n in tuned},
+            }
     else:
         settings = config.datasets[dataset]
         grids = {

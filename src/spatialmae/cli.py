@@ -131,11 +131,11 @@ def probe(
 
 @app.command()
 def evaluate(
-    analysis: Annotated[str, typer.Argument(help="jacobian, second_order or probe.")],
+    analysis: Annotated[str, typer.Argument(help="jacobian, second_order, probe or fine_tuning.")],
     evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
     config: ConfigOption = DEFAULT,
 ) -> None:
-    """Measure trained models: Jacobians, the bound of second moments, probes."""
+    """Measure trained models: Jacobians, the bound of second moments, probes, fine-tuning."""
     from spatialmae.config import MODEL_ANALYSES, load_config
 
     settings = load_config(config)

@@ -17,7 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from spatialmae.errors import UserError
 from spatialmae.masks import n_visible
 from spatialmae.model.config import MAEConfig
-from spatialmae.train.plan import RunSpec
+from spatialmae.probe.settings import FineTuneConfig
+from spatialmae.train.plan import FROM_DATASET, RunSpec
 from spatialmae.train.settings import TrainConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")]
@@ -36,13 +37,15 @@ Unique = AfterValidator(_unique)
 # Where the code of sources and probes lives, for the stages that call it and the workflow that tracks it.
 SOURCE_MODULES = {"textures": "photos", "depth": "photos"}  # the others have their kind's name
 PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
+WITHOUT_LABELS = ("photos", "textures", "depth")  # kinds of sources
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
 
 # What a training stage may set: the rest of the model follows from its data set.
-FROM_DATASET = ("image_size", "channels")
 MODEL_FIELDS = tuple(f.name for f in fields(MAEConfig) if f.name not in FROM_DATASET)
 TRAIN_FIELDS = tuple(f.name for f in fields(TrainConfig))
+# What FineTuning takes beside its own keys.
+FINE_TUNE_FIELDS = tuple(f.name for f in fields(FineTuneConfig) if f.name != "n_blocks")
 
 
 class _Strict(BaseModel):
@@ -166,7 +169,7 @@ class Dataset(_Strict):
             raise ValueError(f"sigmas: a Gabor filter needs .83 ≤ σ ≤ {min(height, width) / 4} px here; change them")
         if "depth" in self.analyses and self.source.kind not in ("leaves", "depth"):
             raise ValueError("analyses: only leaves and depth images come with depth; remove depth")
-        if "class" in self.analyses and self.source.kind in ("photos", "textures", "depth"):
+        if "class" in self.analyses and self.source.kind in WITHOUT_LABELS:
             raise ValueError("analyses: these images have no class labels; remove class")
         return self
 
@@ -292,8 +295,33 @@ MODEL_ANALYSES = {
     "jacobian": ("jacobian", ("model_reach", "model_profile", "model_basis", "reach_in_training")),
     "second_order": ("second_order", ("second_order",)),
     "probe": ("model_probe", ("linear_probe", "nearest_neighbours")),
+    "fine_tuning": ("fine_tuning", ("fine_tuning",)),
 }
-ModelAnalysis = Literal["jacobian", "second_order", "probe"]
+ModelAnalysis = Literal["jacobian", "second_order", "probe", "fine_tuning"]
+
+
+class FineTuning(_Strict):
+    """What is fine-tuned of each model, and how: all that takes hours is set here."""
+
+    model_config = ConfigDict(extra="allow")  # the fields of FineTuneConfig, which it checks itself
+
+    n_blocks: Annotated[list[Annotated[int, Field(ge=0)] | None], Unique] = Field(
+        [None],
+        min_length=1,
+        description="last encoder blocks that are trained, with the norm after them, in turn; 0: the head alone; "
+        "null: the whole encoder, patch embedding and [CLS] too",
+    )
+    from_scratch: bool = Field(
+        True, description="train all blocks from fresh weights as well, once for each seed and architecture"
+    )
+
+    def configs(self) -> list[FineTuneConfig]:
+        """The settings for each of ``n_blocks``.
+
+        Raises:
+            ValueError: naming the first field that is wrong.
+        """
+        return [FineTuneConfig.from_dict({**(self.model_extra or {}), "n_blocks": n}) for n in self.n_blocks]
 
 
 class Evaluation(_Strict):
@@ -312,6 +340,9 @@ class Evaluation(_Strict):
     snapshot_mask_ratio: MaskRatio = Field(0.75, description="of the masks for models along their training")
     n_images: int = Field(8, ge=2, description="test images that Jacobians are taken of, for each seed")
     n_masks: Count = Field(4, description="masks that Jacobians are taken under, for each seed, each for all images")
+    fine_tuning: FineTuning | None = Field(
+        None, description="what the analysis `fine_tuning` trains, see below; null: by its defaults"
+    )
 
 
 class Claims(_Strict):
@@ -373,12 +404,9 @@ class Config(_Strict):
             problem = f"{training.dataset!r} is not among datasets"
             raise ValueError(f"training.{stage}.dataset: {problem}; name one of them")
         source = self.datasets[training.dataset].source
-        n_train = 50_000 - source.n_validation if source.kind == "cifar10" else getattr(source, "n_train", None)
         try:
             for _, train in training.cells(source.shape):
-                if n_train is not None and train.batch_size > n_train:
-                    problem = f"train.batch_size: {train.batch_size} exceeds the {n_train} training images"
-                    raise ValueError(f"{problem}; lower it")
+                _check_batch("train.batch_size", train.batch_size, source)
         except ValueError as error:
             raise ValueError(f"training.{stage}.{error}") from None
 
@@ -396,6 +424,23 @@ class Config(_Strict):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
+        if "fine_tuning" in evaluation.analyses:
+            self._check_fine_tuning(where, name, evaluation.fine_tuning or FineTuning())
+        elif evaluation.fine_tuning is not None:
+            raise ValueError(f"{where}.fine_tuning: it is not among analyses; add it there, or remove this")
+
+    def _check_fine_tuning(self, where: str, name: str, settings: FineTuning) -> None:
+        runs = self.evaluation_runs(name)
+        source, depth = self.datasets[runs[0].dataset].source, min(run.model.encoder_depth for run in runs)
+        if source.kind in WITHOUT_LABELS:
+            raise ValueError(f"{where}.analyses: these images have no class labels; remove fine_tuning")
+        try:
+            for config in settings.configs():
+                if config.n_blocks is not None and config.n_blocks > depth:
+                    raise ValueError(f"n_blocks: {config.n_blocks} exceeds the {depth} blocks of an encoder; lower it")
+                _check_batch("batch_size", config.batch_size, source)
+        except ValueError as error:
+            raise ValueError(f"{where}.fine_tuning.{error}") from None
 
     def evaluation_runs(self, name: str) -> list[RunSpec]:
         """The runs of an evaluation, each once, though stages may share some."""
@@ -422,6 +467,13 @@ class Config(_Strict):
     def ising_seeds(self) -> list[int]:
         """Seeds of the Ising samples."""
         return [self.seeds.first + i for i in range(self.seeds.count)]
+
+
+def _check_batch(field: str, batch_size: int, source: Source) -> None:
+    """Refuse batches larger than the training images of a source, where the configuration decides their number."""
+    n_train = 50_000 - source.n_validation if source.kind == "cifar10" else getattr(source, "n_train", None)
+    if n_train is not None and batch_size > n_train:
+        raise ValueError(f"{field}: {batch_size} exceeds the {n_train} training images; lower it")
 
 
 def parse_config(values: Any, where: object) -> Config:

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from spatialmae import config
-from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, Config
+from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, Config
 from spatialmae.model.config import MAEConfig
+from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.train.settings import TrainConfig
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
@@ -30,12 +31,15 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("ising", config.Ising),
     ("training.<name>", config.Training),
     ("evaluations.<name>", config.Evaluation),
+    ("evaluations.<name>.fine_tuning", config.FineTuning),
     ("claims", config.Claims),
 ]
 SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [
     ("training.<name>.model", MAEConfig, MODEL_FIELDS),
     ("training.<name>.train", TrainConfig, TRAIN_FIELDS),
 ]
+# Settings that a section holds beside its own keys.
+BESIDE: dict[type[BaseModel], tuple[type, tuple[str, ...]]] = {config.FineTuning: (FineTuneConfig, FINE_TUNE_FIELDS)}
 DOCUMENT_END = "\n...\n"  # what YAML writes after a bare value
 HEADER = ["| key | type | default | meaning |", "|---|---|---|---|"]
 
@@ -49,6 +53,7 @@ def configuration_page() -> str:
     ]
     for title, model in SECTIONS:
         rows = [_row(name, info) for name, info in model.model_fields.items()]
+        rows += _setting_rows(*BESIDE[model]) if model in BESIDE else []
         parts += [f"## {title}\n", f"{_first_line(model)}\n", *HEADER, *rows, ""]
     for title, settings, names in SETTINGS:
         parts += [f"## {title}\n", f"{_first_line(settings)}\n", *HEADER, *_setting_rows(settings, names), ""]

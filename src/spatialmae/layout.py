@@ -51,6 +51,15 @@ class Layout:
         """Images, masks and reconstructions of a training stage."""
         return self.root / "training" / f"{stage}.safetensors"
 
+    def examples(self, evaluation: str) -> Path:
+        """Pictures of the basis of a trained model of an evaluation, at a few images."""
+        return self.root / "evaluation" / f"{evaluation}.safetensors"
+
+    @property
+    def fine_tuning(self) -> Path:
+        """Folder of the finished rows of fine-tuning, from which an interrupted stage goes on."""
+        return self.root / "fine_tuning"
+
     @property
     def tables(self) -> Path:
         """Tidy tables."""

@@ -6,10 +6,10 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,87 +21,16 @@ from torch.utils._pytree import tree_leaves
 from spatialmae.artifacts import read_tensors
 from spatialmae.errors import UserError
 from spatialmae.model.mae import MaskedAutoencoder
-from spatialmae.probe.representation import BATCH_NORM_EPS, LAYER, Feature, pool
-from spatialmae.setting import check_choice, check_count, check_known, check_number, setting, whole_numbers_to_float
+from spatialmae.probe.representation import BATCH_NORM_EPS, LAYER, pool
+from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.shapes import Float, Int64, UInt8
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.hardware import DeviceChoice, Hardware
 from spatialmae.train.schedule import learning_rate
-from spatialmae.train.settings import Augmentation, Precision
 
 BETAS = 0.9, 0.999  # AdamW's, as facebookresearch/mae fine-tunes
 HEAD_STD = 0.01  # of the head's initial weights
 EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuneConfig:
-    """How an encoder is fine-tuned to a label.
-
-    Raises:
-        ValueError: a value is impossible, or two do not go together; the message names the field and the mend.
-    """
-
-    n_blocks: int | None = setting(
-        None,
-        "last encoder blocks that are trained, with the norm after them; 0: the head alone; null: the whole encoder, "
-        "patch embedding and [CLS] too",
-    )
-    epochs: int = setting(20, "passes over the training images")
-    batch_size: int = setting(128, "images a step; an epoch drops what does not fill a batch")
-    base_lr: tuple[float, ...] = setting(
-        (1e-3, 4e-3, 1.6e-2),
-        "peak learning rates for a batch of 256, each in proportion to the batch; validation accuracy chooses",
-    )
-    warmup_epochs: float = setting(1.0, "epochs of linear warm-up; half a cosine to 0 follows")
-    weight_decay: float = setting(0.05, "AdamW's decay of matrices; not of biases, norms and [CLS]")
-    layer_decay: float = setting(0.75, "factor on the learning rate of each layer below the head, in (0, 1]")
-    augmentation: Augmentation = setting("flip", "mirror at random (`flip`), also crop and resize (`crop`), or `none`")
-    crop_scale: float = setting(0.2, "smallest share of the image's area that `crop` keeps, in (0, 1]")
-    feature: Feature = setting("mean", "what the head sees: the mean of the patch tokens, or the [CLS] token (`cls`)")
-    precision: Precision = setting("auto", "`bf16` mixed precision, `fp32`, or bf16 where the hardware has it (`auto`)")
-
-    def __post_init__(self) -> None:
-        if self.n_blocks is not None:
-            check_count("n_blocks", self.n_blocks, least=0)
-        check_count("epochs", self.epochs)
-        check_count("batch_size", self.batch_size, least=2)  # one image has no variance to normalise by
-        if not isinstance(self.base_lr, tuple) or not self.base_lr:
-            raise ValueError(f"base_lr: {self.base_lr!r} is no list of learning rates; give one")
-        for lr in self.base_lr:
-            check_number("base_lr", lr)
-        object.__setattr__(self, "base_lr", tuple(sorted({float(lr) for lr in self.base_lr})))
-        for name in ("layer_decay", "crop_scale"):
-            check_number(name, getattr(self, name))
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is above 1; lower it")
-        for name in ("warmup_epochs", "weight_decay"):
-            check_number(name, getattr(self, name), positive=False)
-        check_choice("augmentation", self.augmentation, get_args(Augmentation))
-        check_choice("feature", self.feature, get_args(Feature))
-        check_choice("precision", self.precision, get_args(Precision))
-        whole_numbers_to_float(self)
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs={self.epochs}; lower it")
-
-    def n_steps(self, n_train: int) -> int:
-        """Steps of all learning rates together."""
-        return len(self.base_lr) * self.epochs * (n_train // self.batch_size)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
-        return asdict(self) | {"base_lr": list(self.base_lr)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FineTuneConfig:
-        """From JSON-able fields.
-
-        Raises:
-            ValueError: a field is unknown, or a value is impossible.
-        """
-        check_known(cls, values)
-        rates = values.get("base_lr", cls.base_lr)
-        return cls(**values | {"base_lr": tuple(rates) if isinstance(rates, list) else rates})
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spatialmae.probe.settings import Feature
 from spatialmae.setting import check_choice
 from spatialmae.shapes import Float, Float32, Int64, UInt8
 from spatialmae.train.runs import TrainedRun
 
-Feature = Literal["mean", "cls"]
 LAYER = "encoder/norm"  # the encoder's last layer, after its norm, as MAEOutput.intermediates calls it
 
 # Added to each variance: facebookresearch/mae's value in linear probing. A feature that is constant but for float32's

@@ -28,11 +28,14 @@ NUMERIC = (
 
 
 @cache
-def code_digest() -> str:
-    """SHA-256 of the numeric modules without comments, docstrings and blank lines; the same on every Python."""
+def code_digest(more: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the numeric modules, and ``more`` of the package's files, whatever the Python.
+
+    Comments, docstrings and blank lines do not count.
+    """
     root = Path(spatialmae.__file__).parent
     digest = hashlib.sha256()
-    for name in NUMERIC:
+    for name in NUMERIC + more:
         digest.update(bare_source((root / name).read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
 

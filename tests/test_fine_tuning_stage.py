@@ -1,0 +1,329 @@
+"""Stage fine_tuning: a row for each start and number of blocks, each made once, kept, and made again if it must be."""
+
+import ast
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from spatialmae.artifacts import write_json
+from spatialmae.config import parse_config
+from spatialmae.data.dataset import ImageData
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout
+from spatialmae.model.mae import MaskedAutoencoder
+from spatialmae.probe.fine_tuning import FineTuneConfig, LabelledImages, fine_tune
+from spatialmae.stages import data, fine_tuning, plan
+from spatialmae.stages.fine_tuning import Start
+from spatialmae.tables import read_table
+from spatialmae.train import code
+from spatialmae.train.plan import Plan
+from spatialmae.train.runs import load_run, sha256_of
+from spatialmae.train.workers import Options, train_run
+
+ROOT = Path(__file__).parent.parent
+SHALLOW = {
+    "dataset": "digits",
+    "seeds": 2,
+    "minutes": 1,
+    "model": {"patch_size": 4, "encoder_dim": 8, "encoder_depth": 2, "encoder_heads": 1, "decoder_dim": 8}
+    | {"decoder_heads": 1, "mask_ratio": 0.75},
+    "train": {"epochs": 1, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none"},
+    "grid": {"decoder_depth": [1, 2]},
+}
+DEEPER = SHALLOW | {"seeds": 1, "model": SHALLOW["model"] | {"encoder_depth": 3, "decoder_depth": 1}, "grid": {}}
+SETTINGS = {"n_blocks": [None, 1, 0], "epochs": 1, "batch_size": 400, "base_lr": [0.001, 0.02]}
+SETTINGS |= {"warmup_epochs": 0.5, "augmentation": "none", "precision": "fp32"}
+N_ROWS = 4 * 3 + 2 + 3 + 1  # runs of the first stage, its seeds from scratch, and the same of the second
+TIMES = ["seconds", "seconds_per_step"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A configuration whose stage was run."""
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values["results"] = str(tmp_path_factory.mktemp("results"))
+    values["training"] = {"shallow": SHALLOW, "deeper": DEEPER}
+    values["evaluations"] = {
+        "depths": {"stages": ["shallow", "deeper"], "analyses": ["fine_tuning"], "fine_tuning": SETTINGS}
+    }
+    config = parse_config(values, "test")
+    data.run(config, "digits")
+    for stage in config.training:
+        plan.run(config, stage)
+        written, images = Plan.load(Layout.of(config).plan(stage)), {}
+        for spec in written.runs:
+            list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    fine_tuning.run(config, "depths")
+    return values
+
+
+@pytest.fixture
+def values(made, tmp_path):
+    """The same with results of its own."""
+    shutil.copytree(made["results"], tmp_path / "results")
+    return made | {"results": str(tmp_path / "results")}
+
+
+@pytest.fixture
+def config(values):
+    return parse_config(values, "test")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Arguments of each fine-tuning from now on."""
+    found = []
+
+    def counted(*args, **kwargs):
+        found.append((args, kwargs))
+        return fine_tune(*args, **kwargs)
+
+    monkeypatch.setattr(fine_tuning, "fine_tune", counted)
+    return found
+
+
+def changed(values, **settings):
+    evaluation = values["evaluations"]["depths"]
+    settings = evaluation["fine_tuning"] | settings
+    return values | {"evaluations": {"depths": evaluation | {"fine_tuning": settings}}}
+
+
+def files(config):
+    """What is kept, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in (Layout.of(config).root / "fine_tuning").iterdir()}
+
+
+def table(config):
+    return read_table(Layout.of(config).table("fine_tuning", "depths"))
+
+
+def test_every_run_has_a_row_for_each_number_of_blocks_and_every_seed_one_from_scratch(config):
+    rows = table(config)
+    assert len(rows) == N_ROWS == len(files(config))
+    tuned, fresh = rows[~rows["from_scratch"]], rows[rows["from_scratch"]]
+    expected = {(run.name, n) for run in config.evaluation_runs("depths") for n in (run.model.encoder_depth, 1, 0)}
+    assert set(zip(tuned["name"], tuned["n_blocks"], strict=True)) == expected
+    # Decoders take no part: models that differ in them alone share their start from scratch.
+    assert fresh[["encoder_depth", "seed"]].to_numpy().tolist() == [[2, 0], [2, 1], [3, 0]]
+    assert fresh["decoder_depth"].isna().all() and fresh["embedding_trained"].all()
+    assert (rows["from_scratch"] == (rows["initialisation"] == "scratch")).all()
+    assert (rows["accuracy"] > 0).all() and rows["target"].eq("label").all()
+    # The settings of fine-tuning, and those of the training before it, under names of their own.
+    assert rows["batch_size"].eq(400).all() and tuned["pretraining_batch_size"].eq(200).all()
+    assert rows["base_lr"].isin([0.001, 0.02]).all() and tuned["pretraining_base_lr"].eq(1.5e-4).all()
+
+
+def test_a_row_is_that_of_fine_tuning_by_hand(config):
+    layout = Layout.of(config)
+    rows, spec = table(config), config.evaluation_runs("depths")[1]
+    images = LabelledImages.load(layout.data("digits"), "label")
+    settings = FineTuneConfig.from_dict(SETTINGS | {"n_blocks": 1})
+    by_hand = fine_tune(load_run(layout.runs / spec.name).model, images, settings, spec.seed)
+    row = rows[(rows["name"] == spec.name) & (rows["n_blocks"] == 1)].iloc[0]
+    assert {*by_hand} <= {*rows.columns}
+    for name, value in by_hand.items():
+        if name not in TIMES and value not in (None, ""):
+            assert row[name] == pytest.approx(value) if isinstance(value, float) else row[name] == value, name
+
+
+def test_a_start_from_scratch_has_the_encoder_that_training_starts_from(config):
+    spec = config.evaluation_runs("depths")[-1]
+    models = [
+        MaskedAutoencoder(model, torch.Generator().manual_seed(1))
+        for model in (spec.model, Start.from_scratch(spec).model)
+    ]
+    own, fresh = (model.encoder.state_dict() for model in models)
+    assert own.keys() == fresh.keys() and all(torch.equal(own[name], fresh[name]) for name in own)
+
+
+def test_a_second_call_trains_nothing_and_writes_the_same(config, calls):
+    before, written = files(config), Layout.of(config).table("fine_tuning", "depths")
+    text = written.read_text()
+    fine_tuning.run(config, "depths")
+    assert not calls
+    assert files(config) == before
+    assert written.read_text() == text
+
+
+def test_a_stage_that_was_stopped_goes_on_where_it_was(config, calls, monkeypatch):
+    before, text = files(config), table(config).drop(columns=TIMES)
+    lost = sorted(before)[:3]
+    for path in lost:
+        path.unlink()
+    keep = fine_tuning.Tuning.keep
+
+    def stop_after_one(self, row):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return keep(self, row)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fine_tuning.Tuning, "keep", stop_after_one)
+        fine_tuning.run(config, "depths")
+    assert len(files(config)) == N_ROWS - 2
+    fine_tuning.run(config, "depths")
+    assert len(calls) == 2 + 2
+    after = files(config)
+    assert after.keys() == before.keys()
+    assert all(after[path] == before[path] for path in before.keys() - set(lost))
+    assert table(config).drop(columns=TIMES).equals(text)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: "", lambda text: "[1]", lambda text: "{}"])
+def test_a_damaged_row_is_made_again(config, calls, damage):
+    path = min(files(config))
+    whole = json.loads(path.read_text())
+    path.write_text(damage(path.read_text()))
+    fine_tuning.run(config, "depths")
+    assert len(calls) == 1
+    again = json.loads(path.read_text())
+    assert again["key"] == whole["key"]
+    assert {k: v for k, v in again["row"].items() if k not in TIMES} == {
+        k: v for k, v in whole["row"].items() if k not in TIMES
+    }
+
+
+def test_changed_settings_make_new_rows_and_leave_the_old(values, config, calls):
+    before = files(config)
+    other = parse_config(changed(values, n_blocks=[1], weight_decay=0.5, from_scratch=False), "test")
+    fine_tuning.run(other, "depths")
+    assert len(calls) == 5 == len(table(other))
+    assert table(other)["weight_decay"].eq(0.5).all() and not table(other)["from_scratch"].any()
+    after = files(config)
+    assert len(after) == N_ROWS + 5 and before.items() <= after.items()
+    # What is asked for again is there; fewer blocks to train need no new row.
+    del calls[:]
+    fine_tuning.run(parse_config(changed(values, n_blocks=[0]), "test"), "depths")
+    assert not calls
+    fine_tuning.run(config, "depths")
+    assert not calls and len(table(config)) == N_ROWS
+
+
+def test_changed_weights_make_new_rows_of_their_run_alone(config, calls):
+    run = Layout.of(config).runs / config.evaluation_runs("depths")[-1].name
+    before = files(config)
+    weights = bytearray((run / "model.safetensors").read_bytes())
+    weights[-4] ^= 1
+    (run / "model.safetensors").write_bytes(weights)
+    record, sha = json.loads((run / "run.json").read_text()), sha256_of(run / "model.safetensors")
+    files_of_run = record["files"] | {"model.safetensors": sha}
+    write_json(run / "run.json", record | {"weights_sha256": sha, "files": files_of_run})
+    fine_tuning.run(config, "depths")
+    assert [kwargs["from_scratch"] for _, kwargs in calls] == [False] * 3
+    assert before.items() <= files(config).items()
+
+
+@pytest.mark.parametrize("what", ["code", "labels"])
+def test_other_code_or_labels_make_all_rows_anew(config, calls, monkeypatch, what):
+    before = files(config)
+    row = json.loads(min(before).read_text())["row"]
+    # Which rows are made is what counts here, not how they come out.
+    monkeypatch.setattr(fine_tuning, "fine_tune", lambda *args, **kwargs: calls.append(1) or row)
+    if what == "code":
+        monkeypatch.setattr(fine_tuning, "code_digest", lambda more: "other")
+    else:
+        path = Layout.of(config).data("digits")
+        source = ImageData.load(path)
+        source.targets["label"][source.splits["test"][0]] += 1
+        source.save(path)
+    fine_tuning.run(config, "depths")
+    assert len(calls) == N_ROWS
+    assert before.items() <= files(config).items()
+
+
+def test_the_digest_covers_all_that_fine_tuning_computes_with():
+    not_numeric = {"artifacts.py", "errors.py", "setting.py", "shapes.py", "train/hardware.py", "train/runs.py"}
+    root = Path(fine_tuning.__file__).parent.parent
+    imported = {
+        node.module.removeprefix("spatialmae.").replace(".", "/") + ".py"
+        for name in fine_tuning.NUMERIC
+        for node in ast.walk(ast.parse((root / name).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("spatialmae.")
+    }
+    assert imported - not_numeric <= {*fine_tuning.NUMERIC, *code.NUMERIC}
+
+
+def test_rows_that_diverged_are_kept_as_missing_numbers(values, calls):
+    diverging = parse_config(changed(values, n_blocks=[1], base_lr=[1e38], from_scratch=False), "test")
+    for _ in range(2):
+        fine_tuning.run(diverging, "depths")
+        rows = table(diverging)
+        assert rows["accuracy"].isna().all()
+        assert rows["reason"].eq("diverged at base_lr 1e+38").all()
+    assert len(calls) == 5
+
+
+def test_every_label_target_has_rows_and_images_without_are_refused(config, monkeypatch):
+    path = Layout.of(config).data("digits")
+    source = ImageData.load(path)
+    label = source.targets["label"]
+    row = {"accuracy": 0.5, "other": math.nan}
+    monkeypatch.setattr(fine_tuning, "fine_tune", lambda *args, **kwargs: row | {"target": args[1].target})
+    source.targets.update(odd=label % 2, map=np.zeros((len(label), 8, 8), dtype=np.int64))
+    source.save(path)
+    fine_tuning.run(config, "depths")
+    assert table(config).groupby("target").size().to_dict() == {"label": N_ROWS, "odd": N_ROWS}
+    for name in ("label", "odd"):
+        del source.targets[name]
+    source.save(path)
+    with pytest.raises(UserError, match=r"evaluations.depths.analyses: .* has no class labels; remove fine_tuning"):
+        fine_tuning.run(config, "depths")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "evaluations.depths.fine_tuning.epoch: unknown key; remove it"),
+        ({"epochs": 0}, "evaluations.depths.fine_tuning.epochs: 0 is not an integer of 1 or more; change it"),
+        ({"base_lr": [0.0]}, "evaluations.depths.fine_tuning.base_lr: 0.0 is not a positive number; change it"),
+        ({"warmup_epochs": 1}, "fine_tuning.warmup_epochs: 1.0 is not less than epochs=1; lower it"),
+        ({"n_blocks": 1}, "evaluations.depths.fine_tuning.n_blocks: Input should be a valid list, got 1; "),
+        ({"n_blocks": []}, "evaluations.depths.fine_tuning.n_blocks: List should have at least 1 item"),
+        ({"n_blocks": [1, 1]}, "evaluations.depths.fine_tuning.n_blocks: a value occurs twice; remove one"),
+        ({"n_blocks": [None, -1]}, "fine_tuning.n_blocks.1: Input should be greater than or equal to 0"),
+        ({"n_blocks": [3]}, "fine_tuning.n_blocks: 3 exceeds the 2 blocks of an encoder; lower it"),
+        ({"from_scratch": 1}, "evaluations.depths.fine_tuning.from_scratch: Input should be a valid boolean"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(values, settings, message):
+    with pytest.raises(UserError) as error:
+        parse_config(changed(values, **settings), "test")
+    assert message in str(error.value)
+
+
+def test_settings_without_the_analysis_and_the_analysis_without_labels_are_refused(values):
+    evaluation = values["evaluations"]["depths"]
+    without = values | {"evaluations": {"depths": evaluation | {"analyses": ["probe"]}}}
+    with pytest.raises(UserError, match=r"evaluations.depths.fine_tuning: it is not among analyses; add it there, or"):
+        parse_config(without, "test")
+    photos = {"source": {"kind": "photos", "image_size": 8, "grayscale": True}, "groups": 2, "patch_sizes": [4]}
+    photos |= {"n_components": [4], "analyses": []}
+    training = {name: stage | {"dataset": "photos"} for name, stage in values["training"].items()}
+    unlabelled = values | {"datasets": values["datasets"] | {"photos": photos}, "training": training}
+    with pytest.raises(UserError, match=r"evaluations.depths.analyses: .*no class labels; remove fine_tuning"):
+        parse_config(unlabelled, "test")
+
+
+def test_batches_larger_than_the_training_images_are_refused(values, config):
+    small = parse_config(changed(values, batch_size=5000), "test")
+    with pytest.raises(UserError, match=r"evaluations.depths.fine_tuning.batch_size: 5000 exceeds the .*; lower it"):
+        fine_tuning.run(small, "depths")
+    training = {name: stage | {"dataset": "leaves"} for name, stage in values["training"].items()}
+    leaves = changed(values, batch_size=100_000) | {"training": training}
+    with pytest.raises(UserError, match=r"evaluations.depths.fine_tuning.batch_size: 100000 exceeds the"):
+        parse_config(leaves, "test")
+
+
+def test_settings_left_out_are_the_defaults_and_all_survive_being_written(values):
+    evaluation = {name: value for name, value in values["evaluations"]["depths"].items() if name != "fine_tuning"}
+    config = parse_config(values | {"evaluations": {"depths": evaluation}}, "test")
+    assert fine_tuning.FineTuning().configs() == [FineTuneConfig()]
+    assert parse_config(config.model_dump(mode="json"), "again") == config
+    given = parse_config(values, "test")
+    assert parse_config(given.model_dump(mode="json"), "again") == given
