@@ -1,5 +1,6 @@
 """Analyses of trained models as stages: which models, images and masks, and what the tables hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 import yaml
 
-from spatialmae.analysis.jacobian import reconstruction_jacobian
+from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
 from spatialmae.analysis.reach import Influence, mean_influence, rms_radius
+from spatialmae.analysis.second_order import ConditionalMean, normalised_moments
+from spatialmae.artifacts import read_tensors
 from spatialmae.config import parse_config
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.stages import data, jacobian, model_probe, plan, second_order
-from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.views import ViewedModels
 from spatialmae.tables import read_table
 from spatialmae.train.plan import Plan
 from spatialmae.train.workers import Options, train_run
@@ -26,7 +29,7 @@ RATIOS = {
     "minutes": 1,
     "model": {"patch_size": 2, "encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8}
     | {"decoder_depth": 1, "decoder_heads": 1},
-    "train": {"epochs": 2, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none", "snapshots": [0, 1]},
+    "train": {"epochs": 2, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none", "snapshots": [0, 1, 2]},
     "grid": {"mask_ratio": [0.5, 0.75]},
 }
 SIZES = {name: value for name, value in RATIOS["model"].items() if name != "patch_size"}
@@ -87,7 +90,7 @@ def test_impossible_evaluations_are_refused_by_name(values, change, message):
 
 
 def test_masks_hide_the_same_pixels_for_all_patch_sizes_and_more_at_higher_ratios(config):
-    evaluated = EvaluationSet(config, "patches")
+    evaluated = ViewedModels(config, "patches")
     two, four = (next(s for s in evaluated.specs if s.model.patch_size == p) for p in (2, 4))
     for low, high in zip(evaluated.views(1, 0.5), evaluated.views(1, 0.75), strict=True):
         assert (high.visible <= low.visible).all()
@@ -101,7 +104,7 @@ def test_masks_hide_the_same_pixels_for_all_patch_sizes_and_more_at_higher_ratio
 
 
 def test_a_seeds_images_and_masks_are_its_own_and_come_from_the_test_split(config):
-    evaluated = EvaluationSet(config, "ratios")
+    evaluated = ViewedModels(config, "ratios")
     first, second = evaluated.images(0), evaluated.images(1)
     assert set(first) | set(second) <= set(evaluated.data.splits["test"])
     assert set(first) != set(second)
@@ -111,7 +114,7 @@ def test_a_seeds_images_and_masks_are_its_own_and_come_from_the_test_split(confi
 
 def test_reach_is_that_of_the_jacobians_by_hand(config):
     rows = table(config, jacobian, "model_reach", "ratios")
-    evaluated = EvaluationSet(config, "ratios")
+    evaluated = ViewedModels(config, "ratios")
     spec = evaluated.specs[0]
     run, images = evaluated.run(spec), evaluated.data.images[evaluated.images(spec.seed)]
     radii = []
@@ -137,6 +140,69 @@ def test_untrained_and_linear_predictors_stand_beside_the_trained_ones(config):
     assert (basis.loc["trained", "expansion_error"].max() < basis.loc["trained, reversed", "expansion_error"]).all()
     training = read_table(Layout.of(config).table("reach_in_training", "ratios"))
     assert training.groupby("name")["epoch"].apply(list).map(sorted).tolist() == [[0, 1, 2]] * 6
+
+
+def test_each_network_is_measured_once_under_each_ratio(config, monkeypatch):
+    measured, measure = [], jacobian._measure
+
+    def counted(evaluated, spec, trained, model, mask_ratio):
+        weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+        measured.append((weights, mask_ratio))
+        return measure(evaluated, spec, trained, model, mask_ratio)
+
+    monkeypatch.setattr(jacobian, "_measure", counted)
+    training = table(config, jacobian, "reach_in_training", "ratios")
+    # Six runs: two ratios at the end, one after the first epoch; and two ratios of the weights each seed begins with.
+    assert len(measured) == len(set(measured)) == 6 * 3 + 2 * 2
+    # Rows of initial weights are those of the untrained network, for every run of the seed.
+    untrained = read_table(Layout.of(config).table("model_reach", "ratios")).query("predictor == 'untrained'")
+    expected = untrained[untrained["evaluation_mask_ratio"] == 0.75].set_index("seed")["rms_radius_squared"]
+    for seed, rows in training[training["epoch"] == 0].groupby("seed"):
+        np.testing.assert_array_equal(rows["rms_radius_squared"], expected[seed])
+
+
+def test_equal_weights_with_other_heads_are_another_network(config):
+    evaluated = ViewedModels(config, "ratios")
+    one, other = (spec for spec in evaluated.specs[::2][:2])  # of one seed
+    runs = [evaluated.run(spec) for spec in (one, other)]
+    assert jacobian._initial_network(one, runs[0]) == jacobian._initial_network(other, runs[1])
+    headed = replace(other, model=replace(other.model, encoder_heads=2))
+    assert jacobian._initial_network(one, runs[0]) != jacobian._initial_network(headed, runs[1])
+
+
+def test_pictures_are_of_the_jacobians_by_hand(config):
+    jacobian.run(config, "ratios")
+    tensors, about = read_tensors(Layout.of(config).examples("ratios"))
+    evaluated = ViewedModels(config, "ratios")
+    spec = next(s for s in evaluated.specs if s.model.mask_ratio == 0.75 and s.seed == config.first_seed)
+    assert about == {"run": spec.name, "mask_ratio": 0.75, "evaluation_mask_ratio": 0.75}
+    run, view = evaluated.run(spec), evaluated.views(spec.seed, 0.75)[0]
+    images, outputs = evaluated.data.images[evaluated.images(spec.seed)], view.geometry.outputs
+    np.testing.assert_array_equal(tensors["images"], images)
+    hidden = tensors["hidden"].ravel()
+    np.testing.assert_array_equal(hidden, ~view.visible)
+    row, column = tensors["output"]
+    place = list(outputs).index(row * 8 + column)
+    distances = np.hypot(*(np.array(divmod(outputs, 8)) - 3.5))
+    assert distances[place] == distances.min()
+    masks = evaluated.masks(spec.model, 0.75, view.noise.expand(3, -1))
+    found = reconstruction_jacobian(
+        run.model, run.normalise(torch.from_numpy(images)), masks, torch.from_numpy(outputs)
+    )
+    np.testing.assert_allclose(tensors["influence"].reshape(3, 64), found[:, :, place].abs(), rtol=1e-5)
+    moments = normalised_moments(run, evaluated.data.images[evaluated.data.splits["train"]])
+    weights = ConditionalMean(moments.mean, moments.covariance).predictor(hidden).weights
+    linear = np.zeros((64, len(outputs)))
+    linear[~hidden] = weights[:, np.isin(np.flatnonzero(hidden), outputs)]
+    np.testing.assert_allclose(tensors["linear/influence"].ravel(), np.abs(linear[:, place]), rtol=1e-5)
+    for prefix, one, i in [("", found[1].double(), 1), ("linear/", torch.from_numpy(linear), ...)]:
+        inputs, made = (tensors[f"{prefix}{name}"][i].reshape(-1, 64) for name in ("inputs", "outputs"))
+        assert len(inputs) == min(4, len(outputs))
+        assert not inputs[:, hidden].any()
+        assert not np.delete(made, outputs, axis=1).any()
+        # A change along an input direction moves the outputs along its partner.
+        expected = singular_spectrum(one, 4).values[:4, None].numpy() * made[:, outputs]
+        np.testing.assert_allclose(inputs @ one.numpy(), expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_patch_sizes_are_compared_under_common_masks(config):

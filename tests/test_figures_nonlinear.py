@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
+from spatialmae.artifacts import write_tensors
 from spatialmae.config import load_config
 from spatialmae.figures import nonlinear, theme
 from spatialmae.figures.catalogue import datasets_with, drawn_figures
+from spatialmae.figures.training import HIDDEN
 from spatialmae.tables import write_table
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +89,25 @@ def make_second_order(runs: pd.DataFrame, *, surrogate: bool = True) -> pd.DataF
 def make_probe(runs: pd.DataFrame, targets: tuple[str, ...] = ("shape", "texture")) -> pd.DataFrame:
     table = runs.merge(pd.DataFrame({"target": targets}), how="cross")
     return table.assign(accuracy=(0.3 + 0.1 * table["mask_ratio"]) * jitter(table), chance=0.125)
+
+
+ABOUT = {"run": "leaves-p4", "mask_ratio": 0.75, "evaluation_mask_ratio": 0.75}
+
+
+def make_pictures(n_images: int = 4, n_directions: int = 4, channels: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    hidden = np.repeat(np.repeat(rng.permutation(16).reshape(4, 4) < 12, 4, 0), 4, 1)
+    influence = np.where(hidden, 0, rng.random((n_images + 1, 16, 16)) ** 9)
+    directions = np.where(hidden[..., None], 0, rng.standard_normal((n_images + 1, n_directions, 16, 16, channels)))
+    return {
+        "images": rng.integers(0, 256, (n_images, 16, 16, channels), dtype=np.uint8),
+        "hidden": hidden,
+        "output": np.argwhere(hidden)[len(np.argwhere(hidden)) // 2],
+        "influence": influence[:-1].astype(np.float32),
+        "linear/influence": influence[-1].astype(np.float32),
+        "inputs": directions[:-1].astype(np.float32),
+        "linear/inputs": directions[-1].astype(np.float32),
+    }
 
 
 def draw(runs: pd.DataFrame, **options: bool) -> dict[str, Callable[[], Figure]]:
@@ -306,6 +327,48 @@ def test_probes_have_a_row_for_each_target_and_chance() -> None:
         assert level(axis, "chance") == pytest.approx(rows["chance"].mean())
 
 
+@pytest.mark.parametrize(("n_images", "n_directions", "channels"), [(4, 4, 3), (2, 1, 1), (1, 0, 3)])
+def test_pictures_of_the_basis_have_a_row_for_each_image_and_one_for_the_linear_predictor(
+    n_images: int, n_directions: int, channels: int
+) -> None:
+    tensors = make_pictures(n_images, n_directions, channels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = nonlinear.basis_pictures(tensors, ABOUT, "ratios")
+        figure.draw_without_rendering()
+    tiles = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    columns = 2 + n_directions
+    assert len(tiles) == (n_images + 1) * columns
+    hidden = tensors["hidden"]
+    for seen, influence in zip(tiles[::columns], tiles[1::columns], strict=True):
+        assert (seen[hidden] == HIDDEN).all()
+        assert (influence[hidden] == HIDDEN).all()
+    image = np.broadcast_to(tensors["images"][0] / 255, (16, 16, 3))
+    np.testing.assert_allclose(tiles[0][~hidden], image[~hidden])
+    # The linear predictor looks at no image.
+    assert len(np.unique(tiles[-columns][~hidden])) == 1
+    if channels == 1:
+        np.testing.assert_array_equal(tiles[2], tensors["inputs"][0, 0, ..., 0])
+        np.testing.assert_array_equal(tiles[-1], tensors["linear/inputs"][-1, ..., 0])
+    for text in [*figure.texts, *(t for axes in figure.axes for t in (*axes.texts, axes.title, axes.xaxis.label))]:
+        box = text.get_window_extent()
+        assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, text.get_text()
+        assert figure.bbox.y0 - 1 <= box.y0 and box.y1 <= figure.bbox.y1 + 1, text.get_text()
+    note = figure._supxlabel.get_window_extent()
+    assert all(axes.get_tightbbox().y0 >= note.y1 for axes in figure.axes if axes.axison)
+
+
+def test_influence_is_on_one_scale_in_all_pictures() -> None:
+    tensors = make_pictures(2)
+    tensors["influence"][1] = tensors["influence"][0] / 10
+    tensors["linear/influence"] = tensors["influence"][0]
+    tiles = [axes.images[0].get_array() for axes in nonlinear.basis_pictures(tensors, ABOUT, "x").axes if axes.images]
+    first, tenth, linear = tiles[1::6]
+    np.testing.assert_array_equal(first, linear)
+    shown = tensors["influence"][0] > tensors["influence"].max() / 50
+    assert (tenth[shown].sum(axis=-1) < first[shown].sum(axis=-1)).all()
+
+
 def test_models_that_differ_in_any_setting_are_told_apart_by_it() -> None:
     runs = make_runs((0.5, 0.75), 2)
     both = pd.concat([runs, runs.assign(masking="bernoulli", bottleneck=8.0, name=runs["name"] + "b")])
@@ -341,6 +404,7 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
     for name, table in tables.items():
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     write_table(tmp_path / "tables" / "second_order" / "surrogate.csv", tables["second_order"])
+    write_tensors(tmp_path / "evaluation" / "ratios.safetensors", make_pictures(), ABOUT)
     notebook = json.loads((ROOT / "notebooks" / "nonlinear.ipynb").read_text(encoding="utf-8"))
     first, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     scope: dict[str, object] = {}
@@ -350,6 +414,6 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
     scope |= {"evaluations": ["ratios", "surrogate", "missing"], "name": "test"}
     for cell in cells:
         exec(cell, scope)
-    expected = {*(f"{name}_ratios" for name in NAMES), "beyond_second_order_surrogate"}
+    expected = {*(f"{name}_ratios" for name in (*NAMES, "basis_pictures")), "beyond_second_order_surrogate"}
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     assert written == {f"{stem}.{kind}" for stem in expected for kind in ("svg", "png")}

@@ -22,12 +22,6 @@ except UserError as error:
 
 L = Layout.of(CONFIG)
 DATASETS, STAGES = list(CONFIG.datasets), list(CONFIG.training)
-EVALUATED = [
-    str(L.table(table, name))
-    for name, evaluation in CONFIG.evaluations.items()
-    for analysis in evaluation.analyses
-    for table in MODEL_ANALYSES[analysis][1]
-]
 MANIFESTS = [str(L.manifest(stage)) for stage in STAGES]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
@@ -54,6 +48,20 @@ if workflow.is_main_process and not resolve.is_resolved(CONFIG):
         except OSError as error:
             mend = "check the path, its permissions, and the space left"
             raise WorkflowError(str(UserError(L.config, error.strerror or str(error), mend))) from None
+
+
+def made_by(analysis, evaluation):
+    """What an analysis of trained models writes."""
+    tables = [str(L.table(table, evaluation)) for table in MODEL_ANALYSES[analysis][1]]
+    return tables + ([str(L.examples(evaluation))] if analysis == "jacobian" else [])
+
+
+EVALUATED = [
+    path
+    for name, evaluation in CONFIG.evaluations.items()
+    for analysis in evaluation.analyses
+    for path in made_by(analysis, name)
+]
 
 
 wildcard_constraints:
@@ -167,9 +175,14 @@ def runs_of_evaluation(wildcards):
     return [run.name for run in CONFIG.evaluation_runs(wildcards.evaluation)]
 
 
-def evaluation_settings(wildcards):
-    """Settings of an evaluation whose change reruns its analyses; which other analyses there are is none."""
-    return CONFIG.evaluations[wildcards.evaluation].model_dump_json(exclude={"analyses"})
+def evaluation_settings(analysis):
+    """Settings of an evaluation whose change reruns an analysis; which other analyses there are is none."""
+    others = {"analyses"} | ({"fine_tuning"} - {analysis})
+
+    def of(wildcards):
+        return CONFIG.evaluations[wildcards.evaluation].model_dump_json(exclude=others)
+
+    return of
 
 
 def data_code(wildcards):
@@ -213,4 +226,6 @@ def tables_of(notebook):
         tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
     if notebook == "training":
         tables += [str(L.reconstructions(stage)) for stage in STAGES]
+    if notebook == "nonlinear":
+        tables += [str(L.examples(evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

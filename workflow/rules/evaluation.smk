@@ -1,6 +1,6 @@
-# Analyses of the trained models: Jacobians, the bound of second moments, probes. An evaluation compares the models of one
-# stage of training or several.
-for analysis, (module, tables) in MODEL_ANALYSES.items():
+# Analyses of the trained models: Jacobians, the bound of second moments, probes, fine-tuning. An evaluation compares the
+# models of one stage of training or several.
+for analysis, (module, _) in MODEL_ANALYSES.items():
 
     rule:
         name:
@@ -11,7 +11,7 @@ for analysis, (module, tables) in MODEL_ANALYSES.items():
             manifests=manifests_of,
             code=code(f"spatialmae.stages.{module}"),
         output:
-            [str(L.table(table, "{evaluation}")) for table in tables],
+            made_by(analysis, "{evaluation}"),
         log:
             f"{LOGS}/{analysis}/{{evaluation}}.log",
         benchmark:
@@ -20,12 +20,13 @@ for analysis, (module, tables) in MODEL_ANALYSES.items():
             ENVIRONMENT
         threads: 1
         params:
+            analysis=analysis,  # the shell command is formatted when all rules are known, the loop long over
             runs=runs_of_evaluation,
-            settings=evaluation_settings,
+            settings=evaluation_settings(analysis),
         message:
             f"Evaluating trained models ({analysis}): {{wildcards.evaluation}}"
         shell:
-            f"python -m spatialmae evaluate {analysis} {{wildcards.evaluation}} --config {{input.config}} > {{log}} 2>&1"
+            "python -m spatialmae evaluate {params.analysis} {wildcards.evaluation} --config {input.config} > {log} 2>&1"
 
 
 rule evaluation:

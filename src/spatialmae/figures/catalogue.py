@@ -210,6 +210,17 @@ CATALOGUE = (
         section=_ANALYSES,
     ),
     FigureKind(
+        "basis_pictures",
+        "nonlinear",
+        "model_basis",
+        "What does the basis look like, and does it change with the image? A row for each test image, all under one "
+        "mask. |J| is how much each visible pixel moves the prediction of one hidden pixel (circle), on one scale for "
+        "all rows; input directions are the changes of the image that move the hidden central pixels most. A linear "
+        "model's are the same for every image, as the last row's, whose weights are noisy where images are few. One "
+        "model alone: the figure before it measures the change ({dataset}; claims A9).",
+        section=_ANALYSES,
+    ),
+    FigureKind(
         "basis_training",
         "nonlinear",
         "reach_in_training",

@@ -113,7 +113,7 @@ def gallery(
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
         for half, images in zip((line[:shown], line[shown + 1 :]), halves, strict=True):
             for axis, image in zip(half, images, strict=False):
-                _draw_tile(axis, image)
+                draw_tile(axis, image)
     grid[0, 0].set_title("encoder columns", loc="left", fontsize=8)
     grid[0, shown + 1].set_title("decoder rows", loc="left", fontsize=8)
     weights = "luminance of the weights" if next(iter(rows.values()))[0].shape[-1] == 3 else "weights"
@@ -139,7 +139,8 @@ def _gallery_grid(shown: int, width: float, height: float) -> dict[str, Any]:
     }
 
 
-def _draw_tile(axes: Axes, image: Float[np.ndarray, "h w c"]) -> None:
+def draw_tile(axes: Axes, image: Float[np.ndarray, "h w c"]) -> None:
+    """Weights as an image, luminance in colour, red above and blue below zero, on a scale of their own."""
     shown = rgb2gray(image) if image.shape[-1] == 3 else image.mean(axis=-1)
     limit = float(np.abs(shown).max()) or 1.0
     axes.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")

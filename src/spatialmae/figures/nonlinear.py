@@ -6,16 +6,21 @@ lines (or panels) of their own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy import stats
 
 from spatialmae.figures import theme
-from spatialmae.figures.training import setting_label, varied
+from spatialmae.figures.features import draw_tile
+from spatialmae.figures.training import HIDDEN, setting_label, varied
 
 SHOWN_RATIO = 0.75
 """Ratio of the evaluation masks, or the nearest there is, in figures of one ratio alone: what claims are judged at."""
@@ -161,6 +166,77 @@ def basis(table: pd.DataFrame, evaluation: str) -> Figure:
         facts.append(f"control: with the Jacobian's inputs in reverse order the expansion's error is {span}")
     theme.note(figure, *facts)
     return figure
+
+
+def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], evaluation: str) -> Figure:
+    """What the basis looks like: a row for each image, and one for the best linear predictor, which is the same at all.
+
+    Args:
+        tensors: ``images`` uint8 (n, h, w, c), ``hidden`` bool (h, w), ``output`` (row, column), ``influence``
+            (n, h, w), mean |J| of that output, ``inputs`` (n, k, h, w, c), leading input directions, and both of the
+            linear predictor as ``linear/influence`` and ``linear/inputs``, without n.
+        about: mask_ratio that the model was trained at, and evaluation_mask_ratio.
+        evaluation: its name.
+    """
+    hidden, linear = tensors["hidden"], tensors["linear/inputs"]
+    n, n_directions = tensors["inputs"].shape[:2]
+    maps = [*tensors["influence"], tensors["linear/influence"]]
+    directions = [*tensors["inputs"], linear]
+    visible = np.full((*hidden.shape, 1), _VISIBLE)  # the linear predictor looks at no image
+    seen = [*(tensors["images"] / 255), visible]
+    labels = [*(f"trained MAE,\nimage {i + 1}" for i in range(n)), "best linear\npredictor,\nany image"]
+    figure, grid = _tile_grid(n + 1, 2 + max(n_directions, len(linear)), hidden.shape[0] / hidden.shape[1])
+    largest = max(float(one.max()) for one in maps) or 1.0
+    # A linear scale would show the nearest pixels alone.
+    scale = ScalarMappable(LogNorm(largest / _DYNAMIC_RANGE, largest), "magma")
+    for line, label, image, influence, inputs in zip(grid, labels, seen, maps, directions, strict=True):
+        beside = {"xycoords": "axes fraction", "xytext": (-4, 0), "textcoords": "offset points"}
+        line[0].annotate(label, (0, 0.5), **beside, ha="right", va="center", fontsize=7)
+        shown = scale.to_rgba(influence.clip(largest / _DYNAMIC_RANGE))[..., :3]
+        for axis, picture in zip(line, (image, shown), strict=False):
+            axis.imshow(np.where(hidden[..., None], HIDDEN, picture), interpolation="nearest")
+            axis.plot(*tensors["output"][::-1], "o", markersize=3, markerfacecolor="none", color=theme.PALETTE[3])
+        for axis, direction in zip(line[2:], inputs, strict=False):
+            draw_tile(axis, direction)
+    for axis, title in zip(grid[0], ("as seen", "|J| of one output", "leading input directions"), strict=False):
+        axis.set_title(title, fontsize=8, loc="left")
+    _draw_bar(figure, grid[-1, 1], scale, "mean |J|, log scale")
+    weights = "luminance of the weights" if linear.shape[-1] == 3 else "weights"
+    theme.note(
+        figure,
+        f"{evaluation}, first seed, trained at m = {about['mask_ratio']:.2g}",
+        f"one mask of ratio {about['evaluation_mask_ratio']:.2g}, hidden pixels in blue-grey",
+        "circle: the output",
+        f"directions: {weights}, red above and blue below zero, each on its own scale",
+    )
+    return figure
+
+
+_DYNAMIC_RANGE = 1000  # of influence that is shown; what is smaller is black
+_VISIBLE = 0.92
+_LABEL_WIDTH, _TITLE_HEIGHT, _FOOT_HEIGHT = 0.75, 0.22, 0.85  # inches
+
+
+def _tile_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
+    """Tiles of height/width ``aspect`` without axes; sizes are fixed, so no layout engine is used."""
+    width = theme.DOUBLE_WIDTH
+    tile = (width - _LABEL_WIDTH) / columns
+    height = rows * tile * aspect + _TITLE_HEIGHT + _FOOT_HEIGHT
+    figure = Figure(figsize=(width, height))
+    sides = {"left": _LABEL_WIDTH / width, "right": 1 - 0.02 / width, "wspace": 0.06}
+    ends = {"top": 1 - _TITLE_HEIGHT / height, "bottom": _FOOT_HEIGHT / height, "hspace": 0.06}
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=sides | ends)
+    for axis in grid.flat:
+        axis.set_axis_off()
+    return figure, grid
+
+
+def _draw_bar(figure: Figure, above: Axes, scale: ScalarMappable, label: str) -> None:
+    """A colour bar below a tile."""
+    box, inch = above.get_position(), 1 / figure.get_figheight()
+    bar = figure.add_axes((box.x0, box.y0 - 0.12 * inch, box.width, 0.07 * inch))
+    figure.colorbar(scale, cax=bar, orientation="horizontal")
+    bar.set_xlabel(label, fontsize=7)
 
 
 def basis_training(table: pd.DataFrame, evaluation: str) -> Figure:

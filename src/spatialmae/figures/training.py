@@ -217,7 +217,7 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     _draw_row(grid[0], "original", None, images)
     for line, label, row in zip(grid[1:], labels, shown, strict=True):
         mask, pred = tensors[f"{row['name']}/mask"], tensors[f"{row['name']}/pred"]
-        _draw_row(line, label, np.where(mask[..., None] > 0, _HIDDEN, images), pred)
+        _draw_row(line, label, np.where(mask[..., None] > 0, HIDDEN, images), pred)
     how = "of each pair the left is what the model sees, the right what it makes of it"
     theme.note(figure, f"{stage}, validation images of {', '.join(runs['dataset'].unique())}, first seed", how)
     return figure
@@ -226,7 +226,7 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
 _LABEL_WIDTH, _NOTE_HEIGHT = 0.95, 0.35  # inches; longer labels take more
 _LABEL_CHARACTERS_PER_INCH = 16.0
 _GAP = 0.15  # between images, in tiles
-_HIDDEN = np.array([0.55, 0.62, 0.72])
+HIDDEN = np.array([0.55, 0.62, 0.72])
 """Colour of hidden pixels, which gray images have not."""
 
 

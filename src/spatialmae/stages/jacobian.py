@@ -6,7 +6,7 @@ Beside them stand untrained networks, and the best linear predictor under each m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +18,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spatialmae.analysis.basis import ObjectContrast, dispersion, linearisation_error
-from spatialmae.analysis.jacobian import reconstruction_jacobian
+from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
 from spatialmae.analysis.reach import Influence, influence_profile, mean_influence, reach_measures
 from spatialmae.analysis.second_order import ConditionalMean, normalised_moments
+from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config
+from spatialmae.geometry import pixel_coordinates
 from spatialmae.layout import Layout
 from spatialmae.model.mae import MaskedAutoencoder
-from spatialmae.stages.evaluation import EvaluationSet, View
-from spatialmae.stages.training import run_settings
+from spatialmae.stages.views import View, ViewedModels
 from spatialmae.tables import write_table
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import TrainedRun
 
 STEP = 0.1  # of the change that tests the first-order expansion, in standard deviations of the pixels
 SEGMENTATION = "segmentation"  # the target that tells objects apart
+N_PICTURED = 4  # images whose bases are kept as pictures
+N_DIRECTIONS = 4  # leading singular directions of each
 
 Row = dict[str, Any]
 
@@ -85,45 +88,71 @@ class Measured:
 
 
 def run(config: Config, name: str) -> None:
-    """Write ``model_reach``, ``model_profile``, ``model_basis`` and ``reach_in_training`` of an evaluation.
+    """Write ``model_reach``, ``model_profile``, ``model_basis``, ``reach_in_training`` and pictures of an evaluation.
 
     Raises:
         UserError: images or a run are missing or damaged.
     """
-    evaluated = EvaluationSet(config, name)
+    evaluated, layout = ViewedModels(config, name), Layout.of(config)
+    moments = normalised_moments(
+        evaluated.run(evaluated.specs[0]), evaluated.data.images[evaluated.data.splits["train"]]
+    )
+    # Built by hand: with few images its weights are noisy, which is no reason to measure nothing.
+    conditional_mean = ConditionalMean(moments.mean, moments.covariance)
     parts: dict[str, list[pd.DataFrame]] = {}
-    for tables in [*_of_runs(evaluated), *_of_linear_predictors(evaluated)]:
+    for tables in [*_of_runs(evaluated), *_of_linear_predictors(evaluated, conditional_mean)]:
         for table, rows in tables.items():
             parts.setdefault(table, []).append(rows)
     for table, found in parts.items():
-        write_table(Layout.of(config).table(table, name), pd.concat(found))
+        write_table(layout.table(table, name), pd.concat(found))
+    spec = _pictured_run(evaluated)
+    about = {"run": spec.name, "mask_ratio": spec.model.mask_ratio}
+    about["evaluation_mask_ratio"] = evaluated.settings.snapshot_mask_ratio
+    write_tensors(layout.examples(name), _pictures(evaluated, spec, conditional_mean), about)
 
 
-def _of_runs(evaluated: EvaluationSet) -> Iterator[dict[str, pd.DataFrame]]:
-    """Tables of the trained models, of their snapshots, and of initial weights, each once."""
-    common, seen = evaluated.settings.snapshot_mask_ratio, set()
+def _of_runs(evaluated: ViewedModels) -> Iterator[dict[str, pd.DataFrame]]:
+    """Tables of the trained models, of their snapshots, and of initial weights, each measured once."""
+    ratios, common = evaluated.settings.mask_ratios, evaluated.settings.snapshot_mask_ratio
+    every = dict.fromkeys((*ratios, common))
+    initial: dict[tuple, dict[float, Measured]] = {}
     for spec in tqdm(evaluated.specs, desc=f"jacobian {evaluated.name}", unit="run"):
-        trained, keys = evaluated.run(spec), run_settings(spec)
-        for ratio in evaluated.settings.mask_ratios:
-            measured = _measure(evaluated, spec, trained, trained.model, ratio)
-            yield measured.tables(keys | {"predictor": "trained", "evaluation_mask_ratio": ratio})
-        for epoch in (*spec.train.snapshots, spec.train.epochs):
-            model = trained.model if epoch == spec.train.epochs else evaluated.snapshot(spec, epoch)
-            rows = _measure(evaluated, spec, trained, model, common).tables(
-                keys | {"epoch": epoch, "predictor": "trained", "evaluation_mask_ratio": common}
-            )
+        trained, keys = evaluated.run(spec), spec.settings()
+        at_end = _measure_all(evaluated, spec, trained, trained.model, every)
+        along = {spec.train.epochs: at_end[common]}
+        for ratio in ratios:
+            yield at_end[ratio].tables(keys | {"predictor": "trained", "evaluation_mask_ratio": ratio})
+        start = _initial_network(spec, trained)
+        if start is not None:
+            if start not in initial:
+                initial[start] = _measure_all(evaluated, spec, trained, evaluated.snapshot(spec, 0), every)
+                for ratio in ratios:
+                    found = initial[start][ratio]
+                    yield found.tables(keys | {"predictor": "untrained", "evaluation_mask_ratio": ratio})
+            along[0] = initial[start][common]
+        for epoch in dict.fromkeys((*spec.train.snapshots, spec.train.epochs)):
+            if epoch not in along:
+                along[epoch] = _measure(evaluated, spec, trained, evaluated.snapshot(spec, epoch), common)
+            rows = along[epoch].tables(keys | {"epoch": epoch, "predictor": "trained", "evaluation_mask_ratio": common})
             yield {"reach_in_training": rows["model_reach"]}
-        # Runs of one seed begin with the same weights, whatever their masking.
-        initial = trained.record["files"].get("snapshots/epoch0000/model.safetensors")
-        if initial is not None and initial not in seen:
-            seen.add(initial)
-            for ratio in evaluated.settings.mask_ratios:
-                measured = _measure(evaluated, spec, trained, evaluated.snapshot(spec, 0), ratio)
-                yield measured.tables(keys | {"predictor": "untrained", "evaluation_mask_ratio": ratio})
+
+
+def _initial_network(spec: RunSpec, trained: TrainedRun) -> tuple | None:
+    """What runs share that begin as the same network, those of one seed, whatever their masking; None: not kept."""
+    weights = trained.record["files"].get("snapshots/epoch0000/model.safetensors")
+    # Beside the weights, the settings of the network that they do not show.
+    return weights and (weights, spec.model.encoder_heads, spec.model.decoder_heads, spec.model.layer_norm_eps)
+
+
+def _measure_all(
+    evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun, model: MaskedAutoencoder, ratios: Iterable[float]
+) -> dict[float, Measured]:
+    """Measure a model of a run under masks of each ratio."""
+    return {ratio: _measure(evaluated, spec, trained, model, ratio) for ratio in ratios}
 
 
 def _measure(
-    evaluated: EvaluationSet, spec: RunSpec, trained: TrainedRun, model: MaskedAutoencoder, mask_ratio: float
+    evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun, model: MaskedAutoencoder, mask_ratio: float
 ) -> Measured:
     """Measure a model of a run, trained or not, under all masks of its seed."""
     rows = evaluated.images(spec.seed)
@@ -139,12 +168,10 @@ def _measure(
     return measured
 
 
-def _of_linear_predictors(evaluated: EvaluationSet) -> Iterator[dict[str, pd.DataFrame]]:
+def _of_linear_predictors(
+    evaluated: ViewedModels, conditional_mean: ConditionalMean
+) -> Iterator[dict[str, pd.DataFrame]]:
     """Tables of the best linear predictor under each mask, whose Jacobian is the same for every image."""
-    data = evaluated.data
-    moments = normalised_moments(evaluated.run(evaluated.specs[0]), data.images[data.splits["train"]])
-    # Built by hand: with few images its weights are noisy, which is no reason to measure nothing.
-    conditional_mean = ConditionalMean(moments.mean, moments.covariance)
     for seed in tqdm(sorted({spec.seed for spec in evaluated.specs}), desc=f"linear {evaluated.name}", unit="seed"):
         rows = evaluated.images(seed)
         for ratio in evaluated.settings.mask_ratios:
@@ -165,7 +192,59 @@ def _jacobian(conditional_mean: ConditionalMean, view: View) -> Float[np.ndarray
     return jacobian
 
 
-def _segmentation(evaluated: EvaluationSet, rows: np.ndarray) -> np.ndarray | None:
+def _segmentation(evaluated: ViewedModels, rows: np.ndarray) -> np.ndarray | None:
     """Objects of the images, where the data set knows them."""
     targets = evaluated.data.targets
     return targets[SEGMENTATION][rows] if SEGMENTATION in targets else None
+
+
+def _pictured_run(evaluated: ViewedModels) -> RunSpec:
+    """The first run of the first seed whose training ratio is nearest the ratio that snapshots are evaluated at."""
+    common = evaluated.settings.snapshot_mask_ratio
+    of_seed = [spec for spec in evaluated.specs if spec.seed == evaluated.config.first_seed]
+    return min(of_seed, key=lambda spec: abs(spec.model.mask_ratio - common))
+
+
+def _pictures(evaluated: ViewedModels, spec: RunSpec, conditional_mean: ConditionalMean) -> dict[str, np.ndarray]:
+    """The basis of a trained model at a few images under one mask, and of the best linear predictor at any image.
+
+    Returns:
+        ``images`` uint8 (n, h, w, c); ``hidden`` bool (h, w); ``output`` (row, column) of the hidden pixel nearest the
+        centre; ``influence`` (n, h, w), mean |J| of that output over channel pairs; ``inputs`` and ``outputs``
+        (n, k, h, w, c), the leading singular directions over all hidden central outputs, 0 elsewhere. The linear
+        predictor's are ``linear/...``, without n.
+    """
+    view = evaluated.views(spec.seed, evaluated.settings.snapshot_mask_ratio)[0]
+    images = evaluated.data.images[evaluated.images(spec.seed)[:N_PICTURED]]
+    trained, outputs = evaluated.run(spec), view.geometry.outputs
+    masks = evaluated.masks(spec.model, view.mask_ratio, view.noise.expand(len(images), -1))
+    jacobians = reconstruction_jacobian(
+        trained.model, trained.normalise(torch.from_numpy(images)), masks, torch.from_numpy(outputs)
+    )
+    coordinates = pixel_coordinates(evaluated.data.image_shape)
+    from_centre = np.square(coordinates - coordinates.mean(axis=0)).sum(axis=1)
+    nearest = int(from_centre[outputs].argmin())
+    bases = [_basis(one.double(), view, nearest) for one in jacobians]
+    linear = _basis(torch.from_numpy(_jacobian(conditional_mean, view)), view, nearest)
+    return {
+        "images": images,
+        "hidden": ~view.visible.reshape(images.shape[1:3]),
+        "output": coordinates[outputs[nearest]].astype(np.int64),
+        **{name: np.stack([basis[name] for basis in bases]) for name in linear},
+        **{f"linear/{name}": array for name, array in linear.items()},
+    }
+
+
+def _basis(jacobian: Float[Tensor, "d_in d_out"], view: View, output: int) -> dict[str, np.ndarray]:
+    """Influence on one of the outputs, by its place among them, and the leading directions; all as float32 images."""
+    shape, outputs = view.geometry.image_shape, view.geometry.outputs
+    influence = Influence.of_jacobian(jacobian.numpy(), view.geometry.channels).absolute[:, output]
+    spectrum = singular_spectrum(jacobian, N_DIRECTIONS)
+    made = np.zeros((len(spectrum.outputs), len(view.visible), view.geometry.channels))
+    made[:, outputs] = spectrum.outputs.numpy().reshape(-1, len(outputs), view.geometry.channels)
+    arrays = {
+        "influence": influence.reshape(shape[:2]),
+        "inputs": spectrum.inputs.numpy().reshape(-1, *shape),
+        "outputs": made.reshape(-1, *shape),
+    }
+    return {name: array.astype(np.float32) for name, array in arrays.items()}

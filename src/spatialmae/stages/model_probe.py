@@ -12,7 +12,6 @@ from spatialmae.probe.linear_probe import ProbeTask, linear_probe
 from spatialmae.probe.nearest_neighbours import nearest_neighbour_probe
 from spatialmae.probe.representation import Feature, represent_splits
 from spatialmae.stages.evaluation import EvaluationSet
-from spatialmae.stages.training import run_settings
 from spatialmae.tables import write_table
 
 FEATURE: Feature = "mean"
@@ -29,7 +28,7 @@ def run(config: Config, name: str) -> None:
     tables: dict[str, list[dict]] = {"linear_probe": [], "nearest_neighbours": []}
     for spec in tqdm(evaluated.specs, desc=f"probe {name}", unit="run"):
         features = represent_splits(evaluated.run(spec), data.images, dict(data.splits.items()), FEATURE)
-        keys = run_settings(spec)
+        keys = spec.settings()
         for target in label_targets(data):
             task = ProbeTask.of(features, data, target, FEATURE)
             tables["linear_probe"].append(keys | linear_probe(task))

@@ -20,7 +20,6 @@ from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.model.config import MAEConfig
 from spatialmae.stages.evaluation import EvaluationSet
-from spatialmae.stages.training import run_settings
 from spatialmae.tables import write_table
 
 N_MASKS = 40
@@ -49,6 +48,6 @@ def run(config: Config, name: str) -> None:
         masking = replace(spec.model, masking="fixed", loss_on="hidden", noise_std=0.0)
         if masking not in bounds:
             bounds[masking] = LinearBound.of(masking, common_masks(masking, N_MASKS, SEED), moments, validation, images)
-        keys = run_settings(spec)
+        keys = spec.settings()
         rows += [keys | row for row in comparison_rows(evaluated.run(spec), bounds[masking])]
     write_table(Layout.of(config).table("second_order", name), pd.DataFrame(rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 
 from spatialmae.analysis.reconstruction import reconstruct
 from spatialmae.artifacts import write_tensors
-from spatialmae.config import FROM_DATASET, Config
+from spatialmae.config import Config
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
@@ -53,7 +52,7 @@ def run(config: Config, stage: str) -> None:
         # With norm_pix_loss the unit differs from patch to patch.
         reference = {"mean_image_loss": math.nan if spec.model.norm_pix_loss else level}
         measured = _recorded(folder / "run.json", result.record)
-        rows.append({"stage": stage} | run_settings(spec) | measured | reference | {"code_matches": entry.code_matches})
+        rows.append({"stage": stage} | spec.settings() | measured | reference | {"code_matches": entry.code_matches})
         curves.append(_curve(folder / "log.csv", LOG, spec))
         validation.append(_curve(folder / "validation.csv", VALIDATION, spec))
         if spec.seed == config.first_seed:
@@ -83,15 +82,6 @@ def _shown_images(data: ImageData) -> np.ndarray:
     """The first validation images, uint8 (n, h, w, c); of a data set without any, training images."""
     rows = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
     return data.images[rows[:N_IMAGES]]
-
-
-def run_settings(spec: RunSpec) -> dict[str, Any]:
-    """What was trained, with every setting. ``mask_unit`` is in px, the patch where none is set."""
-    model = {name: value for name, value in asdict(spec.model).items() if name not in FROM_DATASET}
-    train = {name: value for name, value in asdict(spec.train).items() if name != "snapshots"}
-    derived = {"mask_unit": spec.model.mask_unit_px, "realised_mask_ratio": spec.model.realised_mask_ratio}
-    keys = {"name": spec.name, "dataset": spec.dataset, "seed": spec.seed}
-    return keys | model | derived | train
 
 
 def _recorded(path: Path, record: dict[str, Any]) -> dict[str, Any]:

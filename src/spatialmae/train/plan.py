@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from spatialmae.errors import UserError
 from spatialmae.model.config import MAEConfig
 from spatialmae.setting import check_count
 from spatialmae.train.settings import TrainConfig
+
+FROM_DATASET = ("image_size", "channels")  # settings of the model that follow from its data set
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class RunSpec:
             "train": self.train.to_dict(),
             "seed": self.seed,
         }
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting, as columns of a table; ``mask_unit`` is in px, the patch where none is set."""
+        model = {name: value for name, value in asdict(self.model).items() if name not in FROM_DATASET}
+        train = {name: value for name, value in asdict(self.train).items() if name != "snapshots"}
+        derived = {"mask_unit": self.model.mask_unit_px, "realised_mask_ratio": self.model.realised_mask_ratio}
+        return {"name": self.name, "dataset": self.dataset, "seed": self.seed} | model | derived | train
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSpec:
