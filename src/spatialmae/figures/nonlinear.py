@@ -26,7 +26,7 @@ SHOWN_RATIO = 0.75
 """Ratio of the evaluation masks, or the nearest there is, in figures of one ratio alone: what claims are judged at."""
 
 _REACH = "rms_radius_squared"
-_REACHES = {_REACH: "rms radius of J²\n(px)", "entropy": "spatial entropy\n(nats)"}
+_REACHES = {_REACH: "rms radius of J²\n(px)", "entropy": "entropy\n(nats)"}
 _BASES = {
     "dispersion": ("Change from image to image", "dispersion (fraction)"),
     "object_log_ratio": ("Within objects / across borders", "log-ratio at equal distance"),
