@@ -11,11 +11,20 @@ import yaml
 
 from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
 from spatialmae.analysis.reach import Influence, mean_influence, rms_radius
-from spatialmae.analysis.second_order import ConditionalMean, normalised_moments
+from spatialmae.analysis.second_order import (
+    IMAGES_PER_MASK,
+    RIDGES,
+    ConditionalMean,
+    normalised_images,
+    normalised_moments,
+    share,
+)
 from spatialmae.artifacts import read_tensors
 from spatialmae.config import parse_config
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
+from spatialmae.model.masking import Masks
+from spatialmae.model.patches import patchify
 from spatialmae.stages import data, jacobian, model_probe, plan, second_order
 from spatialmae.stages.views import ViewedModels
 from spatialmae.tables import read_table
@@ -45,7 +54,7 @@ def values(tmp_path_factory):
     small = {"n_images": 3, "n_masks": 2, "mask_ratios": [0.5, 0.75]}
     values["evaluations"] = {
         "ratios": {"stages": ["ratios", "surrogate"], "analyses": ["jacobian", "second_order", "probe"], **small},
-        "patches": {"stages": ["patches", "ratios"], "analyses": ["jacobian"], "mask_unit": 4, **small},
+        "patches": {"stages": ["patches", "ratios"], "analyses": ["jacobian", "probe"], "mask_unit": 4, **small},
     }
     return values
 
@@ -80,10 +89,13 @@ def test_an_evaluation_has_each_run_once_though_stages_share_some(config):
         ({"stages": ["patches"]}, "evaluations.ratios.mask_unit: patch sizes differ; give a multiple of all"),
         ({"mask_unit": 3}, "evaluations.ratios.mask_unit: 3 does not tile 8×8 px in whole patches; change it"),
         ({"analyses": ["jacobi"]}, "evaluations.ratios.analyses.0: "),
+        ({"stages": ["normalised"]}, "evaluations.ratios.analyses: jacobian is of pixels, and with norm_pix_loss "),
     ],
 )
 def test_impossible_evaluations_are_refused_by_name(values, change, message):
-    changed = values | {"evaluations": {"ratios": values["evaluations"]["ratios"] | change}}
+    normalised = {"normalised": RATIOS | {"model": RATIOS["model"] | {"norm_pix_loss": True}}}
+    changed = values | {"training": values["training"] | normalised}
+    changed |= {"evaluations": {"ratios": values["evaluations"]["ratios"] | change}}
     with pytest.raises(UserError) as error:
         parse_config(changed, "test")
     assert message in str(error.value)
@@ -142,6 +154,19 @@ def test_untrained_and_linear_predictors_stand_beside_the_trained_ones(config):
     assert training.groupby("name")["epoch"].apply(list).map(sorted).tolist() == [[0, 1, 2]] * 6
 
 
+def test_the_linear_predictors_ridge_is_that_of_least_validation_error(config):
+    rows = table(config, jacobian, "model_reach", "ratios").query("predictor == 'linear'")
+    evaluated = ViewedModels(config, "ratios")
+    run, splits = evaluated.run(evaluated.specs[0]), evaluated.data.splits
+    moments = normalised_moments(run, evaluated.data.images[splits["train"]])
+    validation = normalised_images(run, evaluated.data.images[splits["validation"]]).reshape(-1, 64)
+    for ratio, found in rows.groupby("evaluation_mask_ratio")["ridge"]:
+        hidden = [~view.visible for view in evaluated.views(config.first_seed, ratio)]
+        means = [ConditionalMean(moments.mean, moments.covariance, ridge) for ridge in RIDGES]
+        errors = [sum(mean.predictor(mask).error(validation) for mask in hidden) for mean in means]
+        assert set(found) == {RIDGES[int(np.argmin(errors))]}
+
+
 def test_each_network_is_measured_once_under_each_ratio(config, monkeypatch):
     measured, measure = [], jacobian._measure
 
@@ -191,7 +216,9 @@ def test_pictures_are_of_the_jacobians_by_hand(config):
     )
     np.testing.assert_allclose(tensors["influence"].reshape(3, 64), found[:, :, place].abs(), rtol=1e-5)
     moments = normalised_moments(run, evaluated.data.images[evaluated.data.splits["train"]])
-    weights = ConditionalMean(moments.mean, moments.covariance).predictor(hidden).weights
+    reach = read_table(Layout.of(config).table("model_reach", "ratios"))
+    ridge = reach.loc[(reach["predictor"] == "linear") & (reach["evaluation_mask_ratio"] == 0.75), "ridge"].unique()
+    weights = ConditionalMean(moments.mean, moments.covariance, ridge.item()).predictor(hidden).weights
     linear = np.zeros((64, len(outputs)))
     linear[~hidden] = weights[:, np.isin(np.flatnonzero(hidden), outputs)]
     np.testing.assert_allclose(tensors["linear/influence"].ravel(), np.abs(linear[:, place]), rtol=1e-5)
@@ -225,3 +252,35 @@ def test_probes_have_a_row_for_each_run_and_target(config):
     assert rows["name"].tolist() == [run.name for run in config.evaluation_runs("ratios")]
     assert (rows["accuracy"] > 2 * rows["chance"]).all()
     assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
+
+
+def test_reconstruction_errors_beside_probes_are_of_the_same_pixels_for_all_patch_sizes(config):
+    rows = table(config, model_probe, "linear_probe", "patches").set_index("name")
+    assert rows["evaluation_mask_ratio"].eq(0.75).all()
+    evaluated = ViewedModels(config, "patches")
+    for spec in evaluated.specs:
+        run = evaluated.run(spec)
+        test = normalised_images(run, evaluated.data.images[evaluated.data.splits["test"]])
+        draw = torch.Generator().manual_seed(spec.seed)
+        masks = evaluated.masks(spec.model, 0.75, torch.rand(40, 4, generator=draw))  # 4 units of 4 px
+        # One visible unit of four: the hidden three are the same pixels at either patch size.
+        assert masks.mask.mean() == 0.75
+        total = count = 0.0
+        for i in range(40):
+            images = torch.from_numpy(share(test, i, 40, IMAGES_PER_MASK)).permute(0, 3, 1, 2)
+            rows_of = [i] * len(images)
+            alike = Masks(masks.ids_keep[rows_of], masks.ids_restore[rows_of], masks.mask[rows_of])
+            with torch.no_grad():
+                found = run.model.reconstruct(images, alike)
+            per_patch = patchify(found - images, spec.model.patch_size).square()[:, masks.mask[i] > 0]
+            total, count = total + float(per_patch.sum()), count + per_patch.numel()
+        assert rows.loc[spec.name, "reconstruction_error"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_a_data_set_without_test_images_is_refused(config, values, tmp_path):
+    changed = parse_config(values | {"results": str(tmp_path)}, "test")
+    images = ViewedModels(config, "ratios").data
+    none = replace(images, splits=images.splits | {"test": images.splits["test"][:0]})
+    none.save(Layout.of(changed).data("digits"))
+    with pytest.raises(UserError, match="split test has no images"):
+        model_probe.run(changed, "ratios")

@@ -337,7 +337,9 @@ class Evaluation(_Strict):
     mask_unit: Count | None = Field(
         None, description="side in px of what these masks hide together; null: the patch size, if all models share it"
     )
-    snapshot_mask_ratio: MaskRatio = Field(0.75, description="of the masks for models along their training")
+    mask_ratio: MaskRatio = Field(
+        0.75, description="of the masks where there is one: for models along training, and the error beside probes"
+    )
     n_images: int = Field(8, ge=2, description="test images that Jacobians are taken of, for each seed")
     n_masks: Count = Field(4, description="masks that Jacobians are taken under, for each seed, each for all images")
     fine_tuning: FineTuning | None = Field(
@@ -424,6 +426,10 @@ class Config(_Strict):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
+        pixelwise = [analysis for analysis in evaluation.analyses if analysis in ("jacobian", "second_order")]
+        if pixelwise and any(run.model.norm_pix_loss for run in self.evaluation_runs(name)):
+            problem = f"{pixelwise[0]} is of pixels, and with norm_pix_loss models predict normalised patches"
+            raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")
         if "fine_tuning" in evaluation.analyses:
             self._check_fine_tuning(where, name, evaluation.fine_tuning or FineTuning())
         elif evaluation.fine_tuning is not None:

@@ -28,18 +28,19 @@ def pool(tokens: Float[Tensor, "N T D"], feature: Feature) -> Float[Tensor, "N D
 
 @torch.no_grad()
 def represent(
-    run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], feature: Feature = "mean", batch_size: int = 256
+    run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], feature: Feature = "mean", batch_size: int = 64
 ) -> Float32[np.ndarray, "n D"]:
     """What the encoder makes of images: nothing masked, nothing augmented, nothing random.
 
-    Computed in float32 on the model's device, from the tokens after the encoder's last norm, before any bottleneck.
+    Computed on the model's device in the precision that it was trained in, from the tokens after the encoder's last
+    norm, before any bottleneck; on a CPU bfloat16 takes a third of the time and moves vectors by .2 % of their spread.
     The encoder has neither dropout nor batch statistics, so that an image's vector does not depend on the others.
 
     Args:
         run: a trained model.
         images: 0–255, of the model's shape.
         feature: see :func:`pool`.
-        batch_size: images at once; bounds the memory.
+        batch_size: images at once; bounds the memory, and keeps a batch within a CPU's cache.
 
     Raises:
         ValueError: the feature is unknown, or images have another shape than the model's.
@@ -48,11 +49,12 @@ def represent(
     model = run.model
     device = model.cls_token.device
     vectors = np.empty((len(images), model.config.encoder_dim), dtype=np.float32)
-    with torch.autocast(device.type, enabled=False):
+    # Set here, whatever the caller's.
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.record.get("precision") == "bf16"):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             batch = run.normalise(torch.from_numpy(images[rows]).to(device))
-            vectors[rows] = pool(model.encode(batch), feature).cpu().numpy()
+            vectors[rows] = pool(model.encode(batch).float(), feature).cpu().numpy()
     return vectors
 
 

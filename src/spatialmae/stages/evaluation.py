@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spatialmae.config import Config, Evaluation
-from spatialmae.data.dataset import ImageData
+from spatialmae.data.dataset import SPLITS, ImageData
+from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.checkpoint import load_pretrained
 from spatialmae.model.mae import MaskedAutoencoder
@@ -33,12 +34,18 @@ class EvaluationSet:
 
     @cached_property
     def data(self) -> ImageData:
-        """The images.
+        """The images: validation images choose what is to be chosen, test images are measured with.
 
         Raises:
-            UserError: they are missing or damaged.
+            UserError: they are missing or damaged, or a split has none.
         """
-        return ImageData.load(Layout.of(self.config).data(self.specs[0].dataset))
+        path = Layout.of(self.config).data(self.specs[0].dataset)
+        data = ImageData.load(path)
+        for split in SPLITS:
+            if not len(data.splits[split]):
+                problem = f"the split {split} has no images, and the evaluation {self.name} needs some"
+                raise UserError(path, problem, "give every split of the data set a share, or remove the evaluation")
+        return data
 
     def run(self, spec: RunSpec) -> TrainedRun:
         """A trained run.

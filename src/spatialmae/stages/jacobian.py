@@ -1,26 +1,27 @@
 """Stage ``jacobian``: how far trained models reach, how their basis adapts to the image, and how both came about.
 
 All models are measured under the same masks, whatever masks they were trained with: mask geometry alone widens reach.
-Beside them stand untrained networks, and the best linear predictor under each mask (the conditional mean).
+Beside them stand untrained networks, and the best linear predictor under each mask: the conditional mean, with a ridge
+chosen on validation images, since the noise of its weights, too, is influence from afar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
 from spatialmae.analysis.basis import ObjectContrast, dispersion, linearisation_error
 from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
 from spatialmae.analysis.reach import Influence, influence_profile, mean_influence, reach_measures
-from spatialmae.analysis.second_order import ConditionalMean, normalised_moments
+from spatialmae.analysis.second_order import ConditionalMean, choose_ridge, normalised_images, normalised_moments
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config
 from spatialmae.geometry import pixel_coordinates
@@ -94,26 +95,22 @@ def run(config: Config, name: str) -> None:
         UserError: images or a run are missing or damaged.
     """
     evaluated, layout = ViewedModels(config, name), Layout.of(config)
-    moments = normalised_moments(
-        evaluated.run(evaluated.specs[0]), evaluated.data.images[evaluated.data.splits["train"]]
-    )
-    # Built by hand: with few images its weights are noisy, which is no reason to measure nothing.
-    conditional_mean = ConditionalMean(moments.mean, moments.covariance)
+    linear = _linear_predictors(evaluated)
     parts: dict[str, list[pd.DataFrame]] = {}
-    for tables in [*_of_runs(evaluated), *_of_linear_predictors(evaluated, conditional_mean)]:
+    for tables in [*_of_runs(evaluated), *_of_linear_predictors(evaluated, linear)]:
         for table, rows in tables.items():
             parts.setdefault(table, []).append(rows)
     for table, found in parts.items():
         write_table(layout.table(table, name), pd.concat(found))
     spec = _pictured_run(evaluated)
     about = {"run": spec.name, "mask_ratio": spec.model.mask_ratio}
-    about["evaluation_mask_ratio"] = evaluated.settings.snapshot_mask_ratio
-    write_tensors(layout.examples(name), _pictures(evaluated, spec, conditional_mean), about)
+    about["evaluation_mask_ratio"] = evaluated.settings.mask_ratio
+    write_tensors(layout.examples(name), _pictures(evaluated, spec, linear), about)
 
 
 def _of_runs(evaluated: ViewedModels) -> Iterator[dict[str, pd.DataFrame]]:
     """Tables of the trained models, of their snapshots, and of initial weights, each measured once."""
-    ratios, common = evaluated.settings.mask_ratios, evaluated.settings.snapshot_mask_ratio
+    ratios, common = evaluated.settings.mask_ratios, evaluated.settings.mask_ratio
     every = dict.fromkeys((*ratios, common))
     initial: dict[tuple, dict[float, Measured]] = {}
     for spec in tqdm(evaluated.specs, desc=f"jacobian {evaluated.name}", unit="run"):
@@ -168,8 +165,28 @@ def _measure(
     return measured
 
 
+def _linear_predictors(evaluated: ViewedModels) -> dict[float, ConditionalMean]:
+    """The conditional mean for masks of each ratio, its ridge chosen on validation images under the first seed's."""
+    first, data = evaluated.run(evaluated.specs[0]), evaluated.data
+    moments = normalised_moments(first, data.images[data.splits["train"]])
+    # Built by hand: few images make its weights noisy, which is no reason to measure nothing.
+    plain = ConditionalMean(moments.mean, moments.covariance)
+    validation = normalised_images(first, data.images[data.splits["validation"]])
+    rows = validation.reshape(len(validation), -1)
+    found = {}
+    for ratio in dict.fromkeys((*evaluated.settings.mask_ratios, evaluated.settings.mask_ratio)):
+        views = evaluated.views(evaluated.config.first_seed, ratio)
+        hidden = np.stack([_hidden_features(view) for view in views])
+        found[ratio] = replace(plain, ridge=choose_ridge(plain, rows, hidden, len(rows)))
+    return found
+
+
+def _hidden_features(view: View) -> Bool[np.ndarray, " d"]:
+    return np.repeat(~view.visible, view.geometry.channels)
+
+
 def _of_linear_predictors(
-    evaluated: ViewedModels, conditional_mean: ConditionalMean
+    evaluated: ViewedModels, linear: dict[float, ConditionalMean]
 ) -> Iterator[dict[str, pd.DataFrame]]:
     """Tables of the best linear predictor under each mask, whose Jacobian is the same for every image."""
     for seed in tqdm(sorted({spec.seed for spec in evaluated.specs}), desc=f"linear {evaluated.name}", unit="seed"):
@@ -177,15 +194,15 @@ def _of_linear_predictors(
         for ratio in evaluated.settings.mask_ratios:
             measured = Measured()
             for view in evaluated.views(seed, ratio):
-                jacobian = torch.from_numpy(_jacobian(conditional_mean, view))
+                jacobian = torch.from_numpy(_jacobian(linear[ratio], view))
                 measured.add(jacobian.expand(len(rows), -1, -1), view, _segmentation(evaluated, rows))
-            yield measured.tables({"seed": seed, "predictor": "linear", "evaluation_mask_ratio": ratio})
+            keys = {"seed": seed, "predictor": "linear", "ridge": linear[ratio].ridge}
+            yield measured.tables(keys | {"evaluation_mask_ratio": ratio})
 
 
 def _jacobian(conditional_mean: ConditionalMean, view: View) -> Float[np.ndarray, "d_in d_out"]:
     """Weights of the conditional mean from all inputs, hidden ones 0, to the hidden central pixels."""
-    channels = view.geometry.channels
-    hidden = np.repeat(~view.visible, channels)
+    channels, hidden = view.geometry.channels, _hidden_features(view)
     outputs = (view.geometry.outputs[:, None] * channels + np.arange(channels)).ravel()
     jacobian = np.zeros((len(hidden), len(outputs)))
     jacobian[~hidden] = conditional_mean.predictor(hidden).weights[:, np.searchsorted(np.flatnonzero(hidden), outputs)]
@@ -200,12 +217,14 @@ def _segmentation(evaluated: ViewedModels, rows: np.ndarray) -> np.ndarray | Non
 
 def _pictured_run(evaluated: ViewedModels) -> RunSpec:
     """The first run of the first seed whose training ratio is nearest the ratio that snapshots are evaluated at."""
-    common = evaluated.settings.snapshot_mask_ratio
+    common = evaluated.settings.mask_ratio
     of_seed = [spec for spec in evaluated.specs if spec.seed == evaluated.config.first_seed]
     return min(of_seed, key=lambda spec: abs(spec.model.mask_ratio - common))
 
 
-def _pictures(evaluated: ViewedModels, spec: RunSpec, conditional_mean: ConditionalMean) -> dict[str, np.ndarray]:
+def _pictures(
+    evaluated: ViewedModels, spec: RunSpec, predictors: dict[float, ConditionalMean]
+) -> dict[str, np.ndarray]:
     """The basis of a trained model at a few images under one mask, and of the best linear predictor at any image.
 
     Returns:
@@ -214,7 +233,7 @@ def _pictures(evaluated: ViewedModels, spec: RunSpec, conditional_mean: Conditio
         (n, k, h, w, c), the leading singular directions over all hidden central outputs, 0 elsewhere. The linear
         predictor's are ``linear/...``, without n.
     """
-    view = evaluated.views(spec.seed, evaluated.settings.snapshot_mask_ratio)[0]
+    view = evaluated.views(spec.seed, evaluated.settings.mask_ratio)[0]
     images = evaluated.data.images[evaluated.images(spec.seed)[:N_PICTURED]]
     trained, outputs = evaluated.run(spec), view.geometry.outputs
     masks = evaluated.masks(spec.model, view.mask_ratio, view.noise.expand(len(images), -1))
@@ -225,7 +244,7 @@ def _pictures(evaluated: ViewedModels, spec: RunSpec, conditional_mean: Conditio
     from_centre = np.square(coordinates - coordinates.mean(axis=0)).sum(axis=1)
     nearest = int(from_centre[outputs].argmin())
     bases = [_basis(one.double(), view, nearest) for one in jacobians]
-    linear = _basis(torch.from_numpy(_jacobian(conditional_mean, view)), view, nearest)
+    linear = _basis(torch.from_numpy(_jacobian(predictors[view.mask_ratio], view)), view, nearest)
     return {
         "images": images,
         "hidden": ~view.visible.reshape(images.shape[1:3]),

@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
+import torch
 from tqdm import tqdm
 
+from spatialmae.analysis.second_order import normalised_images, reconstruction_errors
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.probe.classification import label_targets
 from spatialmae.probe.linear_probe import ProbeTask, linear_probe
 from spatialmae.probe.nearest_neighbours import nearest_neighbour_probe
 from spatialmae.probe.representation import Feature, represent_splits
-from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.views import ViewedModels
 from spatialmae.tables import write_table
+from spatialmae.train.plan import RunSpec
+from spatialmae.train.runs import TrainedRun
 
 FEATURE: Feature = "mean"
+N_MASKS = 40  # that test images are reconstructed under
 
 
 def run(config: Config, name: str) -> None:
     """Write the tables ``linear_probe`` and ``nearest_neighbours`` of an evaluation.
 
+    Beside each accuracy stands the model's ``reconstruction_error``, which is said to tell little of it (claim A15).
+
     Raises:
         UserError: images or a run are missing or damaged, or the images have no class labels.
     """
-    evaluated = EvaluationSet(config, name)
+    evaluated = ViewedModels(config, name)
     data = evaluated.data
     tables: dict[str, list[dict]] = {"linear_probe": [], "nearest_neighbours": []}
     for spec in tqdm(evaluated.specs, desc=f"probe {name}", unit="run"):
-        features = represent_splits(evaluated.run(spec), data.images, dict(data.splits.items()), FEATURE)
-        keys = spec.settings()
+        trained = evaluated.run(spec)
+        features = represent_splits(trained, data.images, dict(data.splits.items()), FEATURE)
+        keys = spec.settings() | {
+            "reconstruction_error": _reconstruction_error(evaluated, spec, trained),
+            "evaluation_mask_ratio": evaluated.settings.mask_ratio,
+        }
         for target in label_targets(data):
             task = ProbeTask.of(features, data, target, FEATURE)
             tables["linear_probe"].append(keys | linear_probe(task))
             tables["nearest_neighbours"].append(keys | nearest_neighbour_probe(task))
     for table, rows in tables.items():
         write_table(Layout.of(config).table(table, name), pd.DataFrame(rows))
+
+
+def _reconstruction_error(evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun) -> float:
+    """Mean squared error per hidden number of test images, in units of the channels' variance.
+
+    Under masks that all models of a seed share, whatever masks they were trained with; NaN for a model that predicts
+    normalised patches.
+    """
+    if spec.model.norm_pix_loss:
+        return math.nan
+    draw = torch.Generator().manual_seed(spec.seed)
+    noise = torch.rand(N_MASKS, evaluated.n_mask_units, generator=draw)
+    masks = evaluated.masks(spec.model, evaluated.settings.mask_ratio, noise)
+    images = normalised_images(trained, evaluated.data.images[evaluated.data.splits["test"]])
+    return float(reconstruction_errors(trained, images, masks).mean())

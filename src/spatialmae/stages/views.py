@@ -71,6 +71,12 @@ class ViewedModels(EvaluationSet):
         """Side in px of what a mask hides together, the same for all models."""
         return self.settings.mask_unit or self.specs[0].model.patch_size
 
+    @property
+    def n_mask_units(self) -> int:
+        """How many of them an image has."""
+        height, width = self.data.image_shape[:2]
+        return height * width // self.mask_unit**2
+
     def masks(self, model: MAEConfig, mask_ratio: float, noise: Float[Tensor, "N units"]) -> Masks:
         """Masks for a model: the same pixels, whatever its patch size and the masking that it was trained with."""
         return Masks.from_noise(replace(model, mask_ratio=mask_ratio, mask_unit=self.mask_unit, masking="fixed"), noise)
