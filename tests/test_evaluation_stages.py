@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from spatialmae.analysis.convergence import mean_image_loss
 from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
 from spatialmae.analysis.reach import Influence, mean_influence, rms_radius
 from spatialmae.analysis.second_order import (
@@ -251,6 +252,11 @@ def test_probes_have_a_row_for_each_run_and_target(config):
     rows = table(config, model_probe, "linear_probe", "ratios")
     assert rows["name"].tolist() == [run.name for run in config.evaluation_runs("ratios")]
     assert (rows["accuracy"] > 2 * rows["chance"]).all()
+    # Two epochs of a tiny model do not get below the mean image's loss.
+    runs = Layout.of(config).runs
+    last = [pd.read_csv(runs / name / "validation.csv")["loss"].iloc[-1] for name in rows["name"]]
+    assert min(last) > mean_image_loss(ViewedModels(config, "ratios").data)
+    assert rows["epochs_to_90"].isna().all()
     assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
 
 

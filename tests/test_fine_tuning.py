@@ -118,6 +118,29 @@ def test_data_that_cannot_be_fine_tuned_on_are_refused(stored, tmp_path):
         LabelledImages.load(tmp_path / "d.safetensors", "orientation")
 
 
+def test_few_labels_are_as_many_of_each_class_and_another_draw_for_each_seed(data):
+    few = data.few(5, seed=3)
+    assert few.labels["train"].bincount().tolist() == [5, 5]
+    # Each image keeps its label.
+    known = {pixels.numpy().tobytes(): int(label) for pixels, label in zip(data.images.train, data.labels["train"])}
+    assert [known[pixels.numpy().tobytes()] for pixels in few.images.train] == few.labels["train"].tolist()
+    assert len({pixels.numpy().tobytes() for pixels in few.images.train}) == 10
+    assert torch.equal(data.few(5, seed=3).images.train, few.images.train)
+    assert not torch.equal(data.few(5, seed=4).images.train, few.images.train)
+    assert torch.equal(few.images.mean, data.images.mean)
+    assert torch.equal(few.images.validation, data.images.validation)
+    # A class that has fewer gives all it has.
+    assert len(data.few(1000, seed=3).labels["train"]) == len(data.labels["train"])
+    assert data.few(None, seed=3) is data
+
+
+def test_few_labels_are_all_that_is_trained_on(model, data):
+    few = fine_tune(model, data, replace(CONFIG, labels_per_class=16), seed=3, device="cpu")
+    assert (few["n_train"], few["labels_per_class"], few["steps"]) == (32, 16, 2)
+    with pytest.raises(ValueError, match="batch_size: 32 exceeds the 10 training images"):
+        fine_tune(model, data, replace(CONFIG, labels_per_class=5), seed=3, device="cpu")
+
+
 def test_fine_tuning_learns_and_leaves_the_model_alone(model, data):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     steps = []
@@ -370,6 +393,7 @@ def test_what_does_not_fit_is_refused(model, data):
     ("settings", "message"),
     [
         ({"n_blocks": -1}, "n_blocks: -1 is not an integer of 0 or more"),
+        ({"labels_per_class": 0}, "labels_per_class: 0 is not a"),
         ({"batch_size": 1}, "batch_size: 1 is not an integer of 2 or more"),
         ({"base_lr": ()}, "base_lr: .* is no list of learning rates"),
         ({"base_lr": (1e-3, 0.0)}, "base_lr: 0.0 is not a positive number"),

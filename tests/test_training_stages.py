@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from spatialmae.analysis.convergence import epochs_to, mean_image_loss
 from spatialmae.analysis.reconstruction import reconstruct
 from spatialmae.artifacts import read_tensors, write_json
 from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, parse_config
@@ -152,13 +153,24 @@ def test_a_record_of_another_version_is_said_so(trained, name):
         path.write_text(before)
 
 
+def test_epochs_to_a_share_of_the_way_by_hand():
+    epochs, losses = np.array([1.0, 2.0, 4.0]), np.array([0.6, 0.4, 0.2])
+    # From 1.0 to 0.2: a quarter of the way is 0.8, three quarters 0.4, nine tenths 0.28.
+    assert epochs_to(0.25, epochs, losses, 1.0) == pytest.approx(0.5)
+    assert epochs_to(0.75, epochs, losses, 1.0) == pytest.approx(2.0)
+    assert epochs_to(0.9, epochs, losses, 1.0) == pytest.approx(3.2)
+    # The first time counts, though the loss rises again.
+    assert epochs_to(0.75, epochs, np.array([0.1, 0.9, 0.2]), 1.0) == pytest.approx(2 / 3)
+    assert np.isnan(epochs_to(0.9, epochs, losses, 0.2))
+
+
 def test_the_mean_image_of_images_that_differ_in_colour_alone_is_no_better_than_the_mean_colour():
     pixels = np.random.default_rng(0).integers(0, 256, (2000, 1, 1, 3), dtype=np.uint8)
     splits = {"train": np.arange(1500), "validation": np.arange(1500, 2000), "test": np.arange(0)}
     same = ImageData("colours", np.broadcast_to(pixels, (2000, 4, 4, 3)), splits)
-    assert training.mean_image_loss(same) == pytest.approx(1, abs=0.05)
+    assert mean_image_loss(same) == pytest.approx(1, abs=0.05)
     unvalidated = replace(same, splits=splits | {"validation": np.arange(0)})
-    assert np.isnan(training.mean_image_loss(unvalidated))
+    assert np.isnan(mean_image_loss(unvalidated))
 
 
 def untrained(**changes) -> TrainedRun:

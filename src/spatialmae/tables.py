@@ -29,3 +29,15 @@ def read_table(path: Path | str) -> pd.DataFrame:
         raise UserError(path, "table not found", "run the stage that makes it, e.g. `snakemake`") from None
     except pd.errors.EmptyDataError:
         raise UserError(path, "table is empty", "delete it and run its stage again") from None
+
+
+def read_curve(path: Path | str, columns: list[str]) -> pd.DataFrame:
+    """Columns of a CSV that a training run wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or lacks a column.
+    """
+    try:
+        return pd.read_csv(path, usecols=columns)
+    except (OSError, ValueError) as error:
+        raise UserError(path, f"not readable ({error})", "delete the run and train it again") from None

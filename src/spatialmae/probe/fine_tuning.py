@@ -6,7 +6,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,6 +80,20 @@ class LabelledImages:
         """The same on another device."""
         labels = {name: values.to(device) for name, values in self.labels.items()}
         return LabelledImages(self.images.to(device), self.test.to(device), labels, self.target, self.n_classes)
+
+    def few(self, per_class: int | None, seed: int) -> LabelledImages:
+        """With at most so many training images of each class, drawn with a seed of fine-tuning; None: all of them.
+
+        Channels keep the normalisation of all training images, which the encoder was trained with.
+        """
+        if per_class is None:
+            return self
+        draw = torch.Generator().manual_seed(_streams(seed)[4])
+        order = torch.randperm(len(self.labels["train"]), generator=draw)
+        shuffled = self.labels["train"][order]
+        kept = torch.cat([order[shuffled == label][:per_class] for label in range(self.n_classes)]).sort().values
+        images = replace(self.images, train=self.images.train[kept])
+        return replace(self, images=images, labels=self.labels | {"train": self.labels["train"][kept]})
 
     @property
     def chance(self) -> float:
@@ -378,7 +392,8 @@ def fine_tune(
             :class:`~spatialmae.train.trainer.Trainer` of this seed starts from), of order and augmentation.
         from_scratch: begin with fresh weights in an encoder of the same architecture: the baseline.
         device: see :meth:`~spatialmae.train.hardware.Hardware.choose`.
-        on_step: called after each step, ``config.n_steps(n_train)`` times unless a learning rate diverges.
+        on_step: called after each step, ``config.n_steps(n_train)`` times unless a learning rate diverges; n_train
+            counts the images of :meth:`LabelledImages.few`.
 
     Returns:
         A row of a tidy table. ``seconds`` (of the steps at the chosen learning rate) and ``seconds_per_step`` (their
@@ -392,6 +407,7 @@ def fine_tune(
             do not fill a batch.
         UserError: CUDA is asked for and not there.
     """
+    data = data.few(config.labels_per_class, seed)
     n_train, expected = len(data.images.train), (model.config.channels, *model.config.image_hw)
     if tuple(data.test.shape[1:]) != expected:
         raise ValueError(f"images are {tuple(data.test.shape[1:])}, the model takes {expected}; give the model's data")
@@ -430,6 +446,7 @@ def fine_tune(
         "lr": best.peak_lr,
         "at_grid_edge": found and len(config.base_lr) > 1 and best.base_lr in (config.base_lr[0], config.base_lr[-1]),
         "selected_on": "validation",
+        "labels_per_class": config.labels_per_class,
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "warmup_epochs": config.warmup_epochs,
@@ -465,7 +482,7 @@ def _prepare(
     from_scratch: bool,
 ) -> FineTuning:
     """A training that has not begun; of one seed all have the same weights, order and augmentation."""
-    weights, order, augmentation, head = _streams(seed)
+    weights, order, augmentation, head, _ = _streams(seed)
     encoder = MaskedAutoencoder(model.config, generator=torch.Generator().manual_seed(weights))
     if not from_scratch:
         encoder.load_state_dict(model.state_dict())
@@ -478,8 +495,8 @@ def _prepare(
 
 
 def _streams(seed: int) -> list[int]:
-    """Seeds of weights, order, augmentation and head, independent; the first is the Trainer's for weights."""
-    return [int(state) % 2**63 for state in np.random.SeedSequence(seed).generate_state(4, np.uint64)]
+    """Seeds of weights, order, augmentation, head and labels, independent; the first is the Trainer's for weights."""
+    return [int(state) % 2**63 for state in np.random.SeedSequence(seed).generate_state(5, np.uint64)]
 
 
 def _score(tuning: FineTuning) -> float:

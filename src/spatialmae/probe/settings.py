@@ -24,7 +24,10 @@ class FineTuneConfig:
         "last encoder blocks that are trained, with the norm after them; 0: the head alone; null: the whole encoder, "
         "patch embedding and [CLS] too",
     )
-    epochs: int = setting(20, "passes over the training images")
+    labels_per_class: int | None = setting(
+        None, "labelled training images of each class, drawn with the seed; null: all there are"
+    )
+    epochs: int = setting(20, "passes over the labelled training images")
     batch_size: int = setting(128, "images a step; an epoch drops what does not fill a batch")
     base_lr: tuple[float, ...] = setting(
         (1e-3, 4e-3, 1.6e-2),
@@ -41,6 +44,8 @@ class FineTuneConfig:
     def __post_init__(self) -> None:
         if self.n_blocks is not None:
             check_count("n_blocks", self.n_blocks, least=0)
+        if self.labels_per_class is not None:
+            check_count("labels_per_class", self.labels_per_class)
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size, least=2)  # one image has no variance to normalise by
         if not isinstance(self.base_lr, tuple) or not self.base_lr:

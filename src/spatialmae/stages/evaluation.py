@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from jaxtyping import Float64
+
 from spatialmae.config import Config, Evaluation
 from spatialmae.data.dataset import SPLITS, ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.checkpoint import load_pretrained
 from spatialmae.model.mae import MaskedAutoencoder
+from spatialmae.tables import read_curve
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import RunFolder, TrainedRun, load_run
 
@@ -62,6 +66,15 @@ class EvaluationSet:
             UserError: it is missing or damaged.
         """
         return load_pretrained(self._folder(spec).snapshot(epoch)).eval()
+
+    def validation_losses(self, spec: RunSpec) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Epochs after which a run was validated, and its losses.
+
+        Raises:
+            UserError: their file is missing or damaged.
+        """
+        table = read_curve(self._folder(spec).path / "validation.csv", ["epoch", "loss"])
+        return table["epoch"].to_numpy(np.float64), table["loss"].to_numpy(np.float64)
 
     def _folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(Layout.of(self.config).runs / spec.name)

@@ -169,12 +169,13 @@ def _labelled_images(evaluated: EvaluationSet, layout: Layout) -> dict[str, Labe
     where = f"evaluations.{evaluated.name}"
     if not targets:
         raise UserError(f"{where}.analyses", f"{path} has no class labels", "remove fine_tuning")
-    n_train = len(evaluated.data.splits["train"])
-    batch_size = _settings(evaluated).configs()[0].batch_size
-    if batch_size > n_train:
-        problem = f"{batch_size} exceeds the {n_train} training images"
-        raise UserError(f"{where}.fine_tuning.batch_size", problem, "lower it")
-    return {target: LabelledImages.load(path, target) for target in targets}
+    settings, labelled = _settings(evaluated).configs()[0], {t: LabelledImages.load(path, t) for t in targets}
+    for target, images in labelled.items():
+        n_train = len(images.few(settings.labels_per_class, evaluated.config.first_seed).labels["train"])
+        if settings.batch_size > n_train:
+            problem = f"{settings.batch_size} exceeds the {n_train} labelled training images ({target})"
+            raise UserError(f"{where}.fine_tuning.batch_size", problem, "lower it")
+    return labelled
 
 
 def _settings(evaluated: EvaluationSet) -> FineTuning:
@@ -197,12 +198,14 @@ def _tunings(evaluated: EvaluationSet, layout: Layout, targets: list[str]) -> It
 
 def _made(tuning: Tuning, runs: Path, data: LabelledImages, bar: tqdm) -> Row:
     """Fine-tune; the bar moves on with each step."""
-    share = 1 / tuning.config.n_steps(len(data.images.train))
+    config, seed = tuning.config, tuning.start.seed
+    data = data.few(config.labels_per_class, seed)
+    share = 1 / config.n_steps(len(data.images.train))
     return fine_tune(
         tuning.start.load(runs),
         data,
-        tuning.config,
-        tuning.start.seed,
+        config,
+        seed,
         from_scratch=tuning.start.weights_sha256 is None,
         on_step=partial(bar.update, share),
     )

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from spatialmae.analysis.convergence import epochs_to, mean_image_loss
 from spatialmae.analysis.second_order import normalised_images, reconstruction_errors
 from spatialmae.config import Config
 from spatialmae.layout import Layout
@@ -22,18 +23,20 @@ from spatialmae.train.runs import TrainedRun
 
 FEATURE: Feature = "mean"
 N_MASKS = 40  # that test images are reconstructed under
+CONVERGED = 0.9  # of the way from the mean image's loss to the last one
 
 
 def run(config: Config, name: str) -> None:
     """Write the tables ``linear_probe`` and ``nearest_neighbours`` of an evaluation.
 
-    Beside each accuracy stands the model's ``reconstruction_error``, which is said to tell little of it (claim A15).
+    Beside each accuracy stand the model's ``reconstruction_error``, which is said to tell little of it (claim A15), and
+    the ``epochs_to_90`` per cent of its way that its validation loss took (A13.3).
 
     Raises:
         UserError: images or a run are missing or damaged, or the images have no class labels.
     """
     evaluated = ViewedModels(config, name)
-    data = evaluated.data
+    data, start_loss = evaluated.data, mean_image_loss(evaluated.data)
     tables: dict[str, list[dict]] = {"linear_probe": [], "nearest_neighbours": []}
     for spec in tqdm(evaluated.specs, desc=f"probe {name}", unit="run"):
         trained = evaluated.run(spec)
@@ -41,6 +44,7 @@ def run(config: Config, name: str) -> None:
         keys = spec.settings() | {
             "reconstruction_error": _reconstruction_error(evaluated, spec, trained),
             "evaluation_mask_ratio": evaluated.settings.mask_ratio,
+            "epochs_to_90": _epochs_to_converge(evaluated, spec, start_loss),
         }
         for target in label_targets(data):
             task = ProbeTask.of(features, data, target, FEATURE)
@@ -48,6 +52,14 @@ def run(config: Config, name: str) -> None:
             tables["nearest_neighbours"].append(keys | nearest_neighbour_probe(task))
     for table, rows in tables.items():
         write_table(Layout.of(config).table(table, name), pd.DataFrame(rows))
+
+
+def _epochs_to_converge(evaluated: ViewedModels, spec: RunSpec, start_loss: float) -> float:
+    """See :func:`~spatialmae.analysis.convergence.epochs_to`; NaN for a model that predicts normalised patches."""
+    if spec.model.norm_pix_loss:
+        return math.nan
+    epochs, losses = evaluated.validation_losses(spec)
+    return epochs_to(CONVERGED, epochs, losses, start_loss)
 
 
 def _reconstruction_error(evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun) -> float:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from spatialmae.analysis.convergence import mean_image_loss
 from spatialmae.analysis.reconstruction import reconstruct
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
-from spatialmae.tables import write_table
-from spatialmae.train.batches import channel_statistics
+from spatialmae.tables import read_curve, write_table
 from spatialmae.train.manifest import read_manifest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import load_run
@@ -64,20 +64,6 @@ def run(config: Config, stage: str) -> None:
     write_tensors(layout.reconstructions(stage), tensors, {"stage": stage})
 
 
-def mean_image_loss(data: ImageData) -> float:
-    """The loss of a model that predicts each pixel's mean over the training images.
-
-    Over all pixels of the validation images, in units of the channels' variance as the models' losses; NaN without
-    validation images.
-    """
-    train, validation = (data.images[data.splits[split]] for split in ("train", "validation"))
-    if not len(validation):
-        return math.nan
-    _, std = channel_statistics(train)
-    error = (validation / 255 - train.mean(axis=0) / 255) / std.numpy()
-    return float(np.square(error).mean())
-
-
 def _shown_images(data: ImageData) -> np.ndarray:
     """The first validation images, uint8 (n, h, w, c); of a data set without any, training images."""
     rows = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
@@ -95,9 +81,6 @@ def _recorded(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def _curve(path: Path, columns: list[str], spec: RunSpec) -> pd.DataFrame:
     """Columns of a run's CSV behind its name and seed, and the images seen."""
-    try:
-        table = pd.read_csv(path, usecols=columns)
-    except (OSError, ValueError) as error:
-        raise UserError(path, f"not readable ({error})", "delete the run and train it again") from None
+    table = read_curve(path, columns)
     keys = {"name": spec.name, "seed": spec.seed, "images": table["step"] * spec.train.batch_size}
     return table.assign(**keys)[[*keys, *columns]]
