@@ -89,6 +89,15 @@ def test_a_configuration_may_override_arms_and_smallest_effect(tmp_path):
 
 RULE = {"family": "A5", "smallest_effect": 0.5}
 ESTIMAND = CLAIM["estimand"]
+
+
+def association(**fields: object) -> dict:
+    """A correct record of an association, but for the fields of its estimand that are given; None leaves one out."""
+    estimand = {"table": "linear_probe", "value": "accuracy", "against": "error", "cluster": ["patch_size"]} | fields
+    kept = {name: value for name, value in estimand.items() if value is not None}
+    return changed(type="association", estimand=kept, rule={"family": "A5", "margin": [-0.3, 0.3]})
+
+
 MISTAKES = {
     "unknown key": (changed(colour="red"), "field colour"),
     "wrong type": (changed(rule=RULE | {"alpha": "1e-3"}), "field rule.alpha.*write 1.0e-6"),
@@ -131,6 +140,30 @@ MISTAKES = {
         ),
         "min ≥ the tolerance",
     ),
+    "association without the other column": (association(against=None), "estimand.against: an association needs"),
+    "association with itself": (association(against="accuracy"), "estimand.against: 'accuracy' is the value itself"),
+    "association without configurations": (association(cluster=[]), "estimand.cluster: an association needs"),
+    "configurations by seed": (association(cluster=["patch_size", "seed"]), "estimand.cluster: 'seed' differs within"),
+    "a setting named twice": (association(cluster=["a", "a"]), "estimand.cluster: 'a' occurs twice"),
+    "association of logarithms": (association(transform="log"), "estimand.transform: ranks do not change"),
+    "association with arms": (association(arms=[{"method": "ae"}]), "estimand.arms: type association has exactly 0"),
+    "association without margin": (
+        association() | {"rule": {"family": "A5", "smallest_effect": 0.3}},
+        "type association needs rule.margin",
+    ),
+    "margin that holds every correlation": (
+        association() | {"rule": {"family": "A5", "margin": [-1.0, 1.0]}},
+        "rule.margin: every correlation lies in it",
+    ),
+    "other column of an ordering": (
+        changed(estimand=ESTIMAND | {"against": "loss"}),
+        "estimand.against: only an association has it; remove it",
+    ),
+    "configurations of an ordering": (
+        changed(estimand=ESTIMAND | {"cluster": ["patch_size"]}),
+        "estimand.cluster: only an association has it",
+    ),
+    "within of an ordering": (changed(estimand=ESTIMAND | {"within": True}), "estimand.within: only an association"),
     "control without bound": (changed(estimand=ESTIMAND | {"control": {"where": {}}}), "give min, max or both"),
 }
 
@@ -145,8 +178,9 @@ def test_a_mistake_in_a_record_is_one_line_that_names_file_record_and_field(tmp_
     assert "\n" not in text
 
 
-def test_a_correct_record_is_accepted(tmp_path):
-    assert load_ledger(write(tmp_path / "claims.yaml", CLAIM)).claims[0].id == "A5.1"
+@pytest.mark.parametrize("claim", [CLAIM, association(), association(within=True)])
+def test_a_correct_record_is_accepted(tmp_path, claim):
+    assert load_ledger(write(tmp_path / "claims.yaml", claim)).claims[0].id == "A5.1"
 
 
 @pytest.mark.parametrize(

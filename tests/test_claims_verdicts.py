@@ -294,9 +294,12 @@ def test_files_hold_verdict_reason_and_the_numbers_of_every_seed(tmp_path):
 
 def cells(one: Claim, plan: TestPlan) -> list[dict]:
     """The selectors of all cells that a claim reads under a plan, its control's included."""
-    control = one.estimand.control
-    arms = [side for arm in one.arms_of(plan) or [{}] for side in sides(arm)]
-    return [one.estimand.where | plan.where | arm for arm in arms + ([control.where] if control else [])]
+    where, control = one.estimand.where | plan.where, one.estimand.control
+    # Six configurations of an association; the only cell, all rows, of an equality.
+    free = [column for column in one.estimand.cluster if column not in where]
+    others = [dict.fromkeys(free, -i) for i in range(1, 7)] if free else [{}]
+    arms = [side for arm in one.arms_of(plan) or others for side in sides(arm)]
+    return [where | arm for arm in arms + ([control.where] if control else [])]
 
 
 def sides(arm: dict | Difference) -> list[dict]:
@@ -308,12 +311,19 @@ def write_agreed_tables(tables: Path, configuration: str, frozen: Ledger) -> Non
     rng = np.random.default_rng(0)
     rows: dict[tuple[str, str], list[dict]] = {}
     measures: dict[str, set[str]] = {}
+    clusters: dict[str, set[str]] = {}
     for one in frozen.claims:
         if plan := one.tests.get(configuration):
             rows.setdefault((one.estimand.table, plan.dataset), []).extend(cells(one, plan))
-            measures.setdefault(one.estimand.table, set()).add(one.estimand.value)
+            columns = {one.estimand.value, one.estimand.against or one.estimand.value}
+            measures.setdefault(one.estimand.table, set()).update(columns)
+            clusters.setdefault(one.estimand.table, set()).update(one.estimand.cluster)
     for (table, dataset), selectors in rows.items():
-        frame = pd.DataFrame([cell | {"seed": seed} for cell in selectors for seed in SEEDS])
+        cells_of_table = pd.DataFrame(selectors).drop_duplicates(ignore_index=True)
+        # Cells of other claims say nothing of these settings; a real table has each configuration once for a seed.
+        for column in clusters[table]:
+            cells_of_table[column] = cells_of_table[column].fillna(pd.Series(-100.0 - cells_of_table.index))
+        frame = cells_of_table.merge(pd.DataFrame({"seed": SEEDS}), how="cross")
         frame = frame.assign(**{measure: rng.uniform(0.1, 1, len(frame)) for measure in measures[table]})
         (tables / table).mkdir(parents=True, exist_ok=True)
         frame.to_csv(tables / table / f"{dataset}.csv", index=False)

@@ -213,17 +213,17 @@ def available(config, dataset, table, wanted):
         grids = {
             "patch_size": {run.model.patch_size for run in runs},
             "mask_ratio": {run.model.mask_ratio for run in runs},
+            "encoder_depth": {run.model.encoder_depth for run in runs},
+            "decoder_depth": {run.model.decoder_depth for run in runs},
+            "surrogate": {run.train.surrogate for run in runs},
             "epoch": {epoch for run in runs for epoch in (*run.train.snapshots, run.train.epochs)},
             "evaluation_mask_ratio": settings.mask_ratios,
         }
         if table == "fine_tuning":
             tuned = (settings.fine_tuning or FineTuning()).n_blocks
-            depths = {run.model.encoder_depth for run in runs}
             grids |= {
-                "decoder_depth": {run.model.decoder_depth for run in runs},
-                "encoder_depth": depths,
-                "n_blocks": {depth if n is None else n for n in tuned for depth in depths},
-                "embedding_trained": {n is None for n in tuned},
+                "n_blocks": {depth if n is None else n for n in tuned for depth in grids["encoder_depth"]},
+                "embedding_trained": {str(n is None) for n in tuned},
             }
     else:
         settings = config.datasets[dataset]

@@ -260,6 +260,31 @@ def test_probes_have_a_row_for_each_run_and_target(config):
     assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
 
 
+def test_a_model_is_probed_once_and_evaluations_share_its_rows(config, monkeypatch):
+    calls, represent_splits = [], model_probe.represent_splits
+    first = table(config, model_probe, "linear_probe", "ratios")
+
+    def counted(*args):
+        calls.append(args)
+        return represent_splits(*args)
+
+    monkeypatch.setattr(model_probe, "represent_splits", counted)
+    pd.testing.assert_frame_equal(table(config, model_probe, "linear_probe", "ratios"), first)
+    assert not calls
+    lost = sorted(Layout.of(config).rows("probe").iterdir())[0]
+    lost.unlink()
+    # Of the seconds that fitting took nothing but the made again row's differ.
+    again = table(config, model_probe, "linear_probe", "ratios")
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), first.drop(columns="seconds"))
+    assert len(calls) == 1
+    patches = table(config, model_probe, "linear_probe", "patches").set_index("name")
+    shared = first.set_index("name").loc[first["name"].isin(patches.index).to_numpy()]
+    assert len(shared) == 4
+    assert (patches.loc[shared.index, "accuracy"] == shared["accuracy"]).all()
+    # Under other masks the same models err otherwise.
+    assert (patches.loc[shared.index, "reconstruction_error"] != shared["reconstruction_error"]).all()
+
+
 def test_reconstruction_errors_beside_probes_are_of_the_same_pixels_for_all_patch_sizes(config):
     rows = table(config, model_probe, "linear_probe", "patches").set_index("name")
     assert rows["evaluation_mask_ratio"].eq(0.75).all()

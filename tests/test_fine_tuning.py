@@ -122,7 +122,8 @@ def test_few_labels_are_as_many_of_each_class_and_another_draw_for_each_seed(dat
     few = data.few(5, seed=3)
     assert few.labels["train"].bincount().tolist() == [5, 5]
     # Each image keeps its label.
-    known = {pixels.numpy().tobytes(): int(label) for pixels, label in zip(data.images.train, data.labels["train"])}
+    labelled = zip(data.images.train, data.labels["train"], strict=True)
+    known = {pixels.numpy().tobytes(): int(label) for pixels, label in labelled}
     assert [known[pixels.numpy().tobytes()] for pixels in few.images.train] == few.labels["train"].tolist()
     assert len({pixels.numpy().tobytes() for pixels in few.images.train}) == 10
     assert torch.equal(data.few(5, seed=3).images.train, few.images.train)

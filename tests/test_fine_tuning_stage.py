@@ -96,7 +96,7 @@ def changed(values, **settings):
 
 def files(config):
     """What is kept, and when it was written."""
-    return {path: path.stat().st_mtime_ns for path in (Layout.of(config).root / "fine_tuning").iterdir()}
+    return {path: path.stat().st_mtime_ns for path in Layout.of(config).rows("fine_tuning").iterdir()}
 
 
 def table(config):

@@ -55,10 +55,9 @@ class Layout:
         """Pictures of the basis of a trained model of an evaluation, at a few images."""
         return self.root / "evaluation" / f"{evaluation}.safetensors"
 
-    @property
-    def fine_tuning(self) -> Path:
-        """Folder of the finished rows of fine-tuning, from which an interrupted stage goes on."""
-        return self.root / "fine_tuning"
+    def rows(self, analysis: str) -> Path:
+        """Folder of the finished rows of an analysis, from which an interrupted stage goes on."""
+        return self.root / "rows" / analysis
 
     @property
     def tables(self) -> Path:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from spatialmae.errors import UserError
 
-ClaimType = Literal["equality", "ordering", "trend", "inverted_u", "equivalence"]
+ClaimType = Literal["equality", "ordering", "trend", "inverted_u", "equivalence", "association"]
 Fidelity = Literal["same", "scaled", "proxy"]
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -70,11 +70,16 @@ class Control(Record):
 class Estimand(Record):
     """What is measured: a column of a table, and the arms in the order in which the claim says it rises.
 
-    ``transform`` comes first: log makes differences log-ratios.
+    ``transform`` comes first: log makes differences log-ratios. An association has no arms: ``against`` is the column
+    that the value goes with, ``cluster`` the settings that make a configuration, whose runs differ in the seed alone,
+    and ``within`` takes the configurations' means off both columns.
     """
 
     table: Text
     value: Text
+    against: Text | None = None
+    cluster: list[Text] = []
+    within: bool = False
     transform: Literal["identity", "log"] = "identity"
     where: Selector = {}
     arms: list[Arm] = []
@@ -192,7 +197,9 @@ def _check_design(claim: Claim, arms: list[Selector | Difference]) -> None:
         _check_x(claim.estimand.x, len(arms))
     elif claim.estimand.x is not None:
         raise ValueError("estimand.x: only a trend has it")
-    needed = {"equality": "tolerance", "equivalence": "margin"}.get(claim.type, "smallest_effect")
+    needed = {"equality": "tolerance", "equivalence": "margin", "association": "margin"}.get(
+        claim.type, "smallest_effect"
+    )
     for field in ("tolerance", "margin", "smallest_effect"):
         given = getattr(claim.rule, field) is not None
         if given != (field == needed):
@@ -201,11 +208,21 @@ def _check_design(claim: Claim, arms: list[Selector | Difference]) -> None:
         raise ValueError("rule.margin: give [low, high] with low < high")
     if claim.type == "equality":
         _check_negative_control(claim.estimand.control, claim.rule)
+    if claim.type == "association":
+        _check_association(claim.estimand, claim.rule)
+    else:
+        _refuse_fields_of_associations(claim.estimand)
 
 
 def _check_arms(kind: str, n_arms: int) -> None:
     """Raise ValueError unless a claim of this type can have so many arms."""
-    allowed = {"equality": (0, 0), "ordering": (1, None), "trend": (3, None), "inverted_u": (3, 3)}
+    allowed = {
+        "equality": (0, 0),
+        "association": (0, 0),
+        "ordering": (1, None),
+        "trend": (3, None),
+        "inverted_u": (3, 3),
+    }
     least, most = allowed.get(kind, (2, 2))
     if n_arms < least or (most is not None and n_arms > most):
         count = f"exactly {least}" if least == most else f"at least {least}"
@@ -221,6 +238,30 @@ def _check_negative_control(control: Control | None, rule: Rule) -> None:
     assert rule.tolerance is not None
     if control is None or control.min is None or control.min < rule.tolerance:
         raise ValueError("estimand.control: an equality needs a negative control with min ≥ the tolerance")
+
+
+def _check_association(estimand: Estimand, rule: Rule) -> None:
+    assert rule.margin is not None
+    if estimand.against is None:
+        raise ValueError("estimand.against: an association needs the column that the value goes with")
+    if estimand.against == estimand.value:
+        raise ValueError(f"estimand.against: {estimand.against!r} is the value itself; name another column")
+    if not estimand.cluster:
+        raise ValueError("estimand.cluster: an association needs the settings that make a configuration")
+    _refuse_repeats("estimand.cluster:", estimand.cluster)
+    measured = {"seed", estimand.value, estimand.against} & set(estimand.cluster)
+    if measured:
+        raise ValueError(f"estimand.cluster: {min(measured)!r} differs within a configuration; name settings alone")
+    if estimand.transform != "identity":
+        raise ValueError("estimand.transform: ranks do not change with it; leave identity")
+    if rule.margin[0] <= -1 and rule.margin[1] >= 1:
+        raise ValueError("rule.margin: every correlation lies in it; give bounds nearer to 0")
+
+
+def _refuse_fields_of_associations(estimand: Estimand) -> None:
+    for field in ("against", "cluster", "within"):
+        if getattr(estimand, field):
+            raise ValueError(f"estimand.{field}: only an association has it; remove it or correct the type")
 
 
 def load_ledger(path: Path | str) -> Ledger:

@@ -2,7 +2,7 @@
 
 Arrays are (seeds, arms), arms in the order in which the claim says the value rises. Seeds are paired across arms;
 a seed with a value that is not finite in any arm counts as failed and is left out. All tests are one-sided in the
-direction of the claim.
+direction of the claim. Associations have no arms to pair; their rule is in :mod:`spatialmae.claims.association`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-MINIMUM_SEEDS = 5
-"""Below this many seeds there is no p-value, and no verdict beyond SUGGESTIVE."""
+MINIMUM_UNITS = 5
+"""Below this many seeds (associations: configurations) there is no p-value, and no verdict beyond SUGGESTIVE."""
 
 FAILED_SHARE = 1 / 5
 """More failed seeds than this share of all make a verdict INVALID."""
@@ -32,13 +32,16 @@ class Evidence:
 
     Attributes:
         estimate: the effect, in the unit of the (transformed) value; positive supports a directional claim.
-        ci_low: lower end of the two-sided (1 − alpha) t interval of ``estimate`` (equality: smallest error).
+            Association: Spearman's rho.
+        ci_low: lower end of the two-sided (1 − alpha) t interval of ``estimate`` (equality: smallest error;
+            association: bootstrap interval, NaN where there is none).
         ci_high: its upper end (equality: largest error).
-        n_seeds: seeds used.
-        n_failed: seeds left out because a value is not finite.
-        p: one-sided p-value before Holm; NaN below five seeds and for equalities.
+        n_seeds: seeds used (association: complete runs).
+        n_failed: seeds left out because a value is not finite (association: runs).
+        p: one-sided p-value before Holm; NaN below five seeds, for equalities and for associations.
         p_sign_flip: the same by flipping the signs of the seeds' contrasts, exact up to 12 seeds.
         reversals: for each step from an arm to the next, the number of seeds in which the value falls.
+        n_configurations: the units that an association resamples; None for the other types.
     """
 
     estimate: float
@@ -49,10 +52,16 @@ class Evidence:
     p: float
     p_sign_flip: float
     reversals: tuple[int, ...] = ()
+    n_configurations: int | None = None
+
+    @property
+    def n_units(self) -> int:
+        """The units of replication behind the interval: seeds, or an association's configurations."""
+        return self.n_seeds if self.n_configurations is None else self.n_configurations
 
     @property
     def too_many_failed(self) -> bool:
-        """Whether more than one seed in five failed, or none is left."""
+        """Whether more than one seed (association: run) in five failed, or none is left."""
         return self.n_seeds == 0 or self.n_failed > FAILED_SHARE * (self.n_seeds + self.n_failed)
 
 
@@ -104,7 +113,7 @@ def equivalence(values: Float64[np.ndarray, "seeds 2"], margin: Sequence[float],
     difference = kept[:, 1] - kept[:, 0]
     estimate, ci_low, ci_high = t_interval(difference, alpha)
     p = p_flip = np.nan
-    if len(difference) >= MINIMUM_SEEDS:
+    if len(difference) >= MINIMUM_UNITS:
         inside = low < estimate < high
         p = float(not inside) if is_constant(difference) else DescrStatsW(difference).ttost_mean(low, high)[0]
         p_flip = max(sign_flip_p(difference - low), sign_flip_p(high - difference))
@@ -186,7 +195,7 @@ def _directional(
     """Intersection–union over the contrasts, and the interval of the effect."""
     estimate, low, high = t_interval(effect, alpha)
     p = p_flip = np.nan
-    if len(effect) >= MINIMUM_SEEDS:
+    if len(effect) >= MINIMUM_UNITS:
         p = max(one_sided_p(contrast) for contrast in contrasts.T)
         p_flip = max(sign_flip_p(contrast) for contrast in contrasts.T)
     return Evidence(estimate, low, high, len(effect), n_failed, p, p_flip, reversals)

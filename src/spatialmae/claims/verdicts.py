@@ -3,14 +3,17 @@
 A verdict is the first of these that applies:
 
 1. ``NOT_TESTED(…)``: this configuration does not test the claim; in brackets those that do, or ``planned``.
-2. ``INVALID``: a control left its bounds, or more than one seed in five failed.
-3. ``SUGGESTIVE(+)``, ``(-)`` or ``(0)``: fewer than five seeds, or only seeds of the exploring block.
+2. ``INVALID``: a control left its bounds, or more than one seed in five failed (association: one run in five).
+3. ``SUGGESTIVE(+)``, ``(-)`` or ``(0)``: fewer than five seeds (association: configurations), or only seeds of the
+   exploring block.
 4. ``NULL``: the interval lies inside ± the smallest effect of interest (directional claims only).
 5. ``REPLICATED``: p after Holm below alpha and estimate at least the smallest effect (equivalence: the p of TOST
-   alone; equality: every seed within the tolerance).
-6. ``CONTRADICTED``: the interval lies below zero and the estimate is at most − the smallest effect (equivalence:
-   the interval lies outside the margin; equality: every seed outside the tolerance).
+   alone; equality: every seed within the tolerance; association: the interval lies inside the margin).
+6. ``CONTRADICTED``: the interval lies below zero and the estimate is at most − the smallest effect (equivalence
+   and association: the interval lies outside the margin; equality: every seed outside the tolerance).
 7. ``INCONCLUSIVE``.
+
+The unit of replication is the seed; of an association, whose interval draws whole configurations, the configuration.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
 
 from spatialmae.claims import rules
+from spatialmae.claims.association import association
 from spatialmae.claims.ledger import Claim, Control, Ledger, Rule, TestPlan, load_ledger
 from spatialmae.claims.measurements import Measurements, measure
-from spatialmae.claims.rules import MINIMUM_SEEDS, Evidence
+from spatialmae.claims.rules import MINIMUM_UNITS, Evidence
 from spatialmae.tables import write_table
 
 CLAIMS_COLUMNS = [
@@ -37,7 +40,7 @@ DETAIL_COLUMNS = [
     *("id", "dataset", "unit", "family", "smallest_effect", "p_raw", "p_holm", "p_sign_flip", "n_failed"),
     *("reversals", "rule", "reason"),
 ]
-SEEDS_COLUMNS = ["id", "seed", "arm", "arm_label", "value"]
+SEEDS_COLUMNS = ["id", "seed", "arm", "arm_label", "value", "against"]
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ def judge_claims(
     return verdicts
 
 
-def weigh(claim: Claim, rule: Rule, values: Float64[np.ndarray, "seeds arms"]) -> Evidence:
+def weigh(claim: Claim, rule: Rule, measurements: Measurements) -> Evidence:
     """The evidence of the values for a claim, by its type; one column of errors for an equality."""
+    values = measurements.values
     match claim.type:
         case "ordering":
             return rules.ordering(values, rule.alpha)
@@ -123,12 +127,17 @@ def weigh(claim: Claim, rule: Rule, values: Float64[np.ndarray, "seeds arms"]) -
             return rules.equivalence(values, rule.margin, rule.alpha)
         case "equality":
             return rules.equality(values)
+        case "association":
+            assert claim.estimand is not None and measurements.against is not None and measurements.run is not None
+            run, configurations = measurements.run, np.nonzero(measurements.run)[1]
+            within = claim.estimand.within
+            return association(values[run], measurements.against[run], configurations, rule.alpha, within)
 
 
 def _test(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_from: int) -> Tested:
     measurements = measure(claim, plan, tables_dir, verdict_seeds_from)
     rule = claim.rule_of(plan)
-    evidence = weigh(claim, rule, measurements.values)
+    evidence = weigh(claim, rule, measurements)
     failure = _failure(claim.estimand.control if claim.estimand else None, measurements, evidence)
     if failure or measurements.exploring:
         evidence = replace(evidence, p=np.nan, p_sign_flip=np.nan)
@@ -136,13 +145,13 @@ def _test(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_fr
 
 
 def _adjust_families(tested: dict[str, Tested]) -> dict[str, Tested]:
-    """Holm within each family over the claims tested; equalities have no p-value and take no part.
+    """Holm within each family over the claims tested; equalities and associations have no p-value and take no part.
 
     A claim that is INVALID, or whose seeds are too few or exploring, has no p-value but counts as p = 1.
     """
     families: dict[str, list[str]] = {}
     for name, claim in tested.items():
-        if claim.rule.tolerance is None:
+        if claim.rule.tolerance is None and claim.evidence.n_configurations is None:
             families.setdefault(claim.rule.family, []).append(name)
     adjusted = dict(tested)
     for members in families.values():
@@ -165,7 +174,8 @@ def _verdict(claim: Claim, tested: Tested | None) -> Verdict:
 def _failure(control: Control | None, measurements: Measurements, evidence: Evidence) -> str:
     """Why a claim is INVALID, or an empty string."""
     if evidence.too_many_failed:
-        return f"{evidence.n_failed} of {evidence.n_failed + evidence.n_seeds} seeds failed"
+        what = "seeds" if evidence.n_configurations is None else "runs"
+        return f"{evidence.n_failed} of {evidence.n_failed + evidence.n_seeds} {what} failed"
     return _control_failure(control, measurements)
 
 
@@ -184,16 +194,25 @@ def _control_failure(control: Control | None, measurements: Measurements) -> str
 def decide(rule: Rule, evidence: Evidence, p_holm: float, exploring: bool = False) -> tuple[str, str]:
     """Verdict and reason, in the order of this module's docstring, of a claim that is tested and not INVALID.
 
-    The type shows in the rule's threshold: tolerance (equality), margin (equivalence) or smallest effect.
+    The type shows in the rule's threshold: tolerance (equality), margin (equivalence, or association where the evidence
+    counts configurations) or smallest effect.
     """
-    if evidence.n_seeds < MINIMUM_SEEDS or exploring:
-        why = "seeds of the exploring block" if exploring else f"{evidence.n_seeds} seeds, fewer than {MINIMUM_SEEDS}"
+    if evidence.n_units < MINIMUM_UNITS or exploring:
+        why = "seeds of the exploring block" if exploring else _too_few(evidence)
         return f"SUGGESTIVE({_sign(rule, evidence)})", why
     if rule.tolerance is not None:
         return _decide_equality(rule.tolerance, evidence)
+    if evidence.n_configurations is not None:
+        return _decide_association(rule, evidence)
     if rule.margin is not None:
         return _decide_equivalence(rule, evidence, p_holm)
     return _decide_direction(rule, evidence, p_holm)
+
+
+def _too_few(evidence: Evidence) -> str:
+    if evidence.n_configurations is None:
+        return f"{evidence.n_seeds} seeds, fewer than {MINIMUM_UNITS}"
+    return f"{evidence.n_configurations} configurations, fewer than {MINIMUM_UNITS}, and so no interval"
 
 
 def _decide_equality(tolerance: float, evidence: Evidence) -> tuple[str, str]:
@@ -210,6 +229,20 @@ def _decide_equivalence(rule: Rule, evidence: Evidence, p_holm: float) -> tuple[
     low, high = rule.margin
     reason = f"{_interval(evidence)} against the margin [{low:g}, {high:g}], Holm p {p_holm:.3g}"
     if p_holm < rule.alpha:
+        return "REPLICATED", reason
+    outside = evidence.ci_low > high or evidence.ci_high < low
+    return ("CONTRADICTED" if outside else "INCONCLUSIVE"), reason
+
+
+def _decide_association(rule: Rule, evidence: Evidence) -> tuple[str, str]:
+    """The whole interval inside the margin, all of it outside on one side, or neither."""
+    assert rule.margin is not None
+    low, high = rule.margin
+    about = f"{evidence.n_seeds} complete runs, {evidence.n_configurations} configurations resampled"
+    if np.isnan(evidence.ci_low):
+        return "INCONCLUSIVE", f"no interval, since a column is constant in too many resamples; {about}"
+    reason = f"{_interval(evidence)} against the margin [{low:g}, {high:g}]; {about}"
+    if low < evidence.ci_low and evidence.ci_high < high:
         return "REPLICATED", reason
     outside = evidence.ci_low > high or evidence.ci_high < low
     return ("CONTRADICTED" if outside else "INCONCLUSIVE"), reason
@@ -233,6 +266,8 @@ def _sign(rule: Rule, evidence: Evidence) -> str:
     """Which way few seeds point: + for the claim, - against it, 0 for neither (within ± the smallest effect)."""
     if rule.tolerance is not None:
         return {"REPLICATED": "+", "CONTRADICTED": "-"}.get(_decide_equality(rule.tolerance, evidence)[0], "0")
+    if np.isnan(evidence.estimate):  # of an association with a constant column
+        return "0"
     if rule.margin is not None:
         return "+" if rule.margin[0] < evidence.estimate < rule.margin[1] else "-"
     assert rule.smallest_effect is not None
@@ -250,9 +285,11 @@ def rule_in_words(claim: Claim, rule: Rule) -> str:
     level = f"alpha {rule.alpha:g} after Holm within {rule.family}"
     if claim.type == "equality":
         return f"relative error of every seed at most {rule.tolerance:g}; the negative control must exceed it"
-    if claim.type == "equivalence":
-        assert rule.margin is not None
-        return f"TOST: difference within [{rule.margin[0]:g}, {rule.margin[1]:g}], {level}"
+    if rule.margin is not None:
+        margin = f"within [{rule.margin[0]:g}, {rule.margin[1]:g}]"
+        if claim.type == "equivalence":
+            return f"TOST: difference {margin}, {level}"
+        return f"{_correlation_in_words(claim)} {margin}, no p-value and no part in Holm"
     test = {
         "ordering": "one-sided paired t test for every adjacent pair, all needed",
         "trend": "one-sided t test on the seeds' slopes",
@@ -261,8 +298,20 @@ def rule_in_words(claim: Claim, rule: Rule) -> str:
     return f"{test}, {level}; effect at least {rule.smallest_effect:.3g} {claim.unit}".rstrip()
 
 
+def _correlation_in_words(claim: Claim) -> str:
+    estimand = claim.estimand
+    assert estimand is not None
+    what = f"{estimand.value} with {estimand.against}"
+    if estimand.within:
+        what += ", both less their configuration's mean"
+    return f"two-sided interval of Spearman's rho of {what}, by a bootstrap that draws whole configurations,"
+
+
 def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """The table ``claims.csv``: a row for every claim, with the columns of CLAIMS_COLUMNS; p is after Holm."""
+    """The table ``claims.csv``: a row for every claim, with the columns of CLAIMS_COLUMNS.
+
+    ``p`` is after Holm; ``n_seeds`` counts an association's configurations, and ``n_failed`` of the detail its runs.
+    """
     return pd.DataFrame([_claim_row(verdict) for verdict in verdicts], columns=CLAIMS_COLUMNS)
 
 
@@ -276,7 +325,7 @@ def _claim_row(verdict: Verdict) -> dict[str, object]:
     }
     if tested is not None:
         evidence = tested.evidence
-        row |= {"fidelity": tested.plan.fidelity, "n_seeds": evidence.n_seeds, "p": tested.p_holm}
+        row |= {"fidelity": tested.plan.fidelity, "n_seeds": evidence.n_units, "p": tested.p_holm}
         row |= {"estimate": evidence.estimate, "ci_low": evidence.ci_low, "ci_high": evidence.ci_high}
     return row
 
@@ -313,12 +362,18 @@ def _reversals(tested: Tested) -> str:
 
 
 def seeds_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """The numbers behind each tested claim: a row for every seed and arm (index from 0), transformed values."""
-    rows = [
-        (verdict.claim.id, int(seed), arm, label, float(value))
-        for verdict in verdicts
-        if verdict.tested is not None
-        for seed, values in zip(verdict.tested.measurements.seeds, verdict.tested.measurements.values, strict=True)
-        for arm, (label, value) in enumerate(zip(verdict.tested.measurements.labels, values, strict=True))
+    """The numbers behind each tested claim: a row for every seed and arm (index from 0), transformed values.
+
+    The arms of an association are its configurations; its rows are the runs, and ``against`` their other column.
+    """
+    tables = [_seed_rows(verdict.claim.id, verdict.tested.measurements) for verdict in verdicts if verdict.tested]
+    return pd.DataFrame([row for table in tables for row in table], columns=SEEDS_COLUMNS)
+
+
+def _seed_rows(name: str, measured: Measurements) -> list[tuple]:
+    run = np.ones(measured.values.shape, dtype=bool) if measured.run is None else measured.run
+    against = np.full(measured.values.shape, np.nan) if measured.against is None else measured.against
+    return [
+        (name, int(measured.seeds[i]), int(arm), measured.labels[arm], measured.values[i, arm], against[i, arm])
+        for i, arm in np.argwhere(run)
     ]
-    return pd.DataFrame(rows, columns=SEEDS_COLUMNS)

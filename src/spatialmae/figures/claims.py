@@ -88,12 +88,16 @@ def _draw_estimate(axes: Axes, place: int, row: pd.Series, style: theme.Style) -
     scale = row["smallest_effect"]
     if np.isnan(estimate) or np.isnan(scale):
         box = {"facecolor": _STRIPES[place % 2], "edgecolor": "none", "pad": 1.0}
-        text = "no estimate" if np.isnan(estimate) else f"{estimate:.2g} [{low:.2g}, {high:.2g}]\n{_unit(row)}".strip()
+        text = "no estimate" if np.isnan(estimate) else f"{_in_words(estimate, low, high)}\n{_unit(row)}".strip()
         middle = axes.get_yaxis_transform()
         axes.text(0.5, place, text, transform=middle, ha="center", va="center", fontsize=7, bbox=box)
         return
     axes.hlines(place, low / scale, high / scale, color=style.color, linewidth=1.3)
     axes.plot(estimate / scale, place, color=style.color, marker=style.marker, markersize=5, linestyle="")
+
+
+def _in_words(estimate: float, low: float, high: float) -> str:
+    return f"{estimate:.2g}, no interval" if np.isnan(low) else f"{estimate:.2g} [{low:.2g}, {high:.2g}]"
 
 
 def _unit(row: pd.Series) -> str:

@@ -6,19 +6,14 @@ goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from spatialmae.artifacts import write_json
 from spatialmae.config import FROM_DATASET, TRAIN_FIELDS, Config, FineTuning
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
@@ -27,6 +22,7 @@ from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.probe.classification import label_targets
 from spatialmae.probe.fine_tuning import FineTuneConfig, LabelledImages, fine_tune
 from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.kept import KeptRow, Row
 from spatialmae.tables import write_table
 from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
@@ -39,8 +35,6 @@ ENCODER = (
     *("mlp_ratio", "layer_norm_eps"),
 )
 PROGRESS = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} rows [{elapsed}<{remaining}]"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -117,25 +111,16 @@ class Tuning:
             "code_digest": code_digest(NUMERIC),
         }
 
-    @property
-    def path(self) -> Path:
-        """Another file for each key."""
-        digest = hashlib.sha256(json.dumps(self.key(), sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{self.start.name}-{digest[:16]}.json"
-
     def kept(self) -> Row | None:
-        """The row, if it was made before and its file is whole."""
-        try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            return kept["row"] if kept["key"] == self.key() else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+        """The row, if it was made before."""
+        return self._file().read()
 
     def keep(self, row: Row) -> Row:
-        """Write the row; as it will be read back, NaN as None."""
-        missing = {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
-        write_json(self.path, {"key": self.key(), "row": row | missing})
-        return row | missing
+        """Keep the row."""
+        return self._file().write(row)
+
+    def _file(self) -> KeptRow:
+        return KeptRow(self.folder, self.start.name, self.key())
 
 
 def run(config: Config, name: str) -> None:
@@ -193,7 +178,7 @@ def _tunings(evaluated: EvaluationSet, layout: Layout, targets: list[str]) -> It
     data_sha256 = sha256_of(layout.data(specs[0].dataset))
     for target in targets:
         for start, config in cells:
-            yield Tuning(start, target, config, data_sha256, layout.fine_tuning)
+            yield Tuning(start, target, config, data_sha256, layout.rows("fine_tuning"))
 
 
 def _made(tuning: Tuning, runs: Path, data: LabelledImages, bar: tqdm) -> Row:

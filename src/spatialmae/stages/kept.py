@@ -1,0 +1,52 @@
+"""Rows of tables that take minutes to make, each kept in a file of its own when it is made.
+
+A stage that was stopped goes on where it was, and evaluations share the rows of the models that they have in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spatialmae.artifacts import write_json
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """One row.
+
+    Attributes:
+        folder: that keeps it.
+        name: what its file's name begins with.
+        key: all that decides the row, JSON-able.
+    """
+
+    folder: Path
+    name: str
+    key: Row
+
+    @property
+    def path(self) -> Path:
+        """Another file for each key."""
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{self.name}-{digest[:16]}.json"
+
+    def read(self) -> Row | None:
+        """The row, if it was made before and its file is whole."""
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            return kept["row"] if kept["key"] == self.key else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, row: Row) -> Row:
+        """Keep the row; as it will be read back, NaN as None."""
+        missing = {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
+        write_json(self.path, {"key": self.key, "row": row | missing})
+        return row | missing
