@@ -310,6 +310,23 @@ def test_damaged_plans_are_said_so(plan, change, message):
         Plan.load(plan.parent / "no.json")
 
 
+def test_a_setting_that_is_new_renames_no_run_and_outdates_no_record(plan, tmp_path):
+    main([str(plan), "--workers", "1"])
+    spec = Plan.load(plan).runs[0]
+    folder = RunFolder(tmp_path / "runs" / spec.name)
+    record = json.loads(folder.record.read_text())
+    # The record of a version that did not know two of today's settings.
+    del record["spec"]["model"]["loss_margin"], record["spec"]["train"]["surrogate"]
+    folder.record.write_text(json.dumps(record))
+    assert folder.finished(spec, record["data_sha256"]) is not None
+    for other in (replace(spec, train=replace(spec.train, beta1=0.8)), replace(spec, seed=spec.seed + 1)):
+        assert other.name != spec.name
+        assert folder.finished(other, record["data_sha256"]) is None
+    margin = replace(spec.model, mask_unit=4, loss_margin=1)
+    names = [replace(spec, model=replace(margin, loss_margin_control=control)).name for control in (False, True)]
+    assert names[0].startswith("digits-p2-u4-m0.75-margin1-e") and "-margin1-control-e" in names[1]
+
+
 def test_a_plan_is_trained_once_and_damage_is_trained_again(plan, tmp_path, capsys):
     main([str(plan), "--workers", "2"])
     assert "train test: 2/2 runs" in capsys.readouterr().err

@@ -39,6 +39,10 @@ class MAEConfig:
     )
     masking: Masking = setting("fixed", "hide a fixed count of units, or each independently (`bernoulli`)")
     loss_on: LossOn = setting("hidden", "squared error over hidden patches (MAE) or over all (the linear theory's)")
+    loss_margin: int = setting(0, "px next to visible ones that the loss on hidden patches leaves out (claim B11)")
+    loss_margin_control: bool = setting(
+        False, "leave out as many hidden pixels at random instead: the control of `loss_margin`"
+    )
     norm_pix_loss: bool = setting(False, "normalise each target patch by its own mean and variance")
     noise_std: float = setting(0.0, "σ of Gaussian noise on the encoder's input, in units of the normalised image")
     bottleneck: int | None = setting(None, "numbers kept of each encoded token; null: encoder_dim, no bottleneck")
@@ -94,6 +98,8 @@ class MAEConfig:
         check_choice("masking", self.masking, get_args(Masking))
         check_choice("loss_on", self.loss_on, get_args(LossOn))
         check_choice("norm_pix_loss", self.norm_pix_loss, (True, False))
+        check_count("loss_margin", self.loss_margin, least=0)
+        check_choice("loss_margin_control", self.loss_margin_control, (True, False))
 
     def _normalise(self) -> None:
         """Give settings that mean the same the same values, so that one model is one configuration."""
@@ -118,6 +124,14 @@ class MAEConfig:
                 f"loss_on: mask_ratio={self.mask_ratio} hides none of {self.n_units} units; set it to all, "
                 "or raise mask_ratio"
             )
+        if self.loss_margin and self.loss_on == "all":
+            raise ValueError("loss_margin: the loss on all patches has no boundary; set it to 0, or loss_on to hidden")
+        if 2 * self.loss_margin >= self.mask_unit_px:
+            raise ValueError(
+                f"loss_margin: {self.loss_margin} leaves nothing of a hidden unit of {self.mask_unit_px} px; lower it"
+            )
+        if self.loss_margin_control and not self.loss_margin:
+            raise ValueError("loss_margin_control: there is no loss_margin to control; give one")
 
     @property
     def image_hw(self) -> tuple[int, int]:

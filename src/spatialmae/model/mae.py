@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spatialmae.model.config import MAEConfig
+from spatialmae.model.margin import counted_pixels
 from spatialmae.model.masking import Masks
 from spatialmae.model.patches import patch_statistics, patchify, sincos_positions, unpatchify
 from spatialmae.model.transformer import Attention, AttentionKernel, Block
@@ -101,7 +102,8 @@ class MaskedAutoencoder(nn.Module):
             images: normalised images, float (N, C, H, W).
             noise: uniform in [0, 1), (N, L), or (N, units) with ``mask_unit``: lowest noise stays visible. None
                 draws it.
-            generator: draws the masks, and the input noise of a DAE; None: torch's global one.
+            generator: draws the masks, the input noise of a DAE, and the pixels that the control of ``loss_margin``
+                leaves out; None: torch's global one.
             seen: what the encoder gets in place of the images, a DAE's noisy ones; None: :meth:`corrupt` makes it.
             intermediates: collect every layer's tokens and attention maps.
 
@@ -118,7 +120,8 @@ class MaskedAutoencoder(nn.Module):
         kept: Intermediates = {}
         latent = self.encode(seen, masks, kept if intermediates else None)
         pred = self.decode(latent, masks, kept if intermediates else None)
-        return MAEOutput(self.loss(images, pred, masks.mask), pred, masks.mask, masks, latent, kept)
+        left_out = self._draw_left_out(images, generator)
+        return MAEOutput(self.loss(images, pred, masks.mask, left_out), pred, masks.mask, masks, latent, kept)
 
     def corrupt(
         self, images: Float[Tensor, "N C H W"], generator: torch.Generator | None = None
@@ -183,11 +186,33 @@ class MaskedAutoencoder(nn.Module):
         mean, std = patch_statistics(patches)
         return (patches - mean) / std
 
+    def _draw_left_out(
+        self, images: Float[Tensor, "N C H W"], generator: torch.Generator | None
+    ) -> Float[Tensor, "N 1 H W"] | None:
+        """Noise that chooses what the control of ``loss_margin`` leaves out; None: the configuration is none."""
+        if not self.config.loss_margin_control:
+            return None
+        size = (len(images), 1, *self.config.image_hw)
+        return torch.rand(size, generator=generator, device=images.device)
+
     def loss(
-        self, images: Float[Tensor, "N C H W"], pred: Float[Tensor, "N L ppC"], mask: Float[Tensor, "N L"]
+        self,
+        images: Float[Tensor, "N C H W"],
+        pred: Float[Tensor, "N L ppC"],
+        mask: Float[Tensor, "N L"],
+        left_out: Float[Tensor, "N 1 H W"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean squared error over hidden patches, or over all with ``loss_on="all"``."""
-        error = (pred - self.targets(images)).square().mean(dim=-1)
+        """Mean squared error over hidden patches, or over all with ``loss_on="all"``.
+
+        With ``loss_margin`` over hidden pixels away from visible ones, see
+        :func:`~spatialmae.model.margin.counted_pixels`, whose noise ``left_out`` is.
+        """
+        squared = (pred - self.targets(images)).square()
+        if self.config.loss_margin:
+            of_pixel = squared.unflatten(-1, (-1, self.config.channels)).mean(dim=-1)
+            counted = counted_pixels(self.config, mask, left_out)
+            return (of_pixel * counted).sum() / counted.sum().clamp(min=1)
+        error = squared.mean(dim=-1)
         if self.config.loss_on == "all":
             return error.mean()
         # Independent masks may hide nothing in a whole batch.

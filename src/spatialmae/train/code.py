@@ -17,6 +17,7 @@ NUMERIC = (
     "model/config.py",
     "model/patches.py",
     "model/masking.py",
+    "model/margin.py",
     "model/transformer.py",
     "model/mae.py",
     "train/settings.py",

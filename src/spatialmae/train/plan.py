@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,18 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """Names the run for a reader, and by a hash of all its settings for good."""
+        """Names the run for a reader, and by a hash of its settings for good.
+
+        Settings that have their default take no part in the hash, so that a setting that is new renames no run.
+        """
         unit = "" if self.model.mask_unit is None else f"-u{self.model.mask_unit}"
+        margin = f"-margin{self.model.loss_margin}" if self.model.loss_margin else ""
+        control = "-control" if self.model.loss_margin_control else ""
         data = self.dataset if self.train.surrogate == "none" else f"{self.dataset}-{self.train.surrogate}"
-        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        chosen = self.to_dict() | {"model": _chosen(self.model), "train": _chosen(self.train)}
+        digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
         return (
-            f"{data}-p{self.model.patch_size}{unit}-m{self.model.mask_ratio:g}-e{self.train.epochs}"
+            f"{data}-p{self.model.patch_size}{unit}-m{self.model.mask_ratio:g}{margin}{control}-e{self.train.epochs}"
             f"-s{self.seed}-{digest[:8]}"
         )
 
@@ -65,6 +71,12 @@ class RunSpec:
         model, train = MAEConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"])
         check_count("seed", values["seed"], least=0)
         return cls(str(values["dataset"]), model, train, values["seed"])
+
+
+def _chosen(settings: MAEConfig | TrainConfig) -> dict[str, Any]:
+    """The settings that differ from their defaults, JSON-able."""
+    default = {field.name: field.default for field in fields(settings)}
+    return {name: value for name, value in settings.to_dict().items() if getattr(settings, name) != default[name]}
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,9 @@ class RunFolder:
         """
         try:
             record = self.read_record()
-            same = record["spec"] == spec.to_dict() and record["data_sha256"] == data_sha256
-        except UserError:
+            # As a specification, where settings that the record does not know have their defaults.
+            same = RunSpec.from_dict(record["spec"]) == spec and record["data_sha256"] == data_sha256
+        except (UserError, ValueError, KeyError, TypeError):
             return None
         return record if same else None
 
