@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from spatialmae.claims import association as module
-from spatialmae.claims.association import association, rank_correlation, spearman
+from spatialmae.analysis.rank_correlation import RankCorrelation, rank_correlation, spearman
 from spatialmae.claims.ledger import Claim, Ledger, Rule
+from spatialmae.claims.rules import Evidence, association
 from spatialmae.claims.verdicts import Verdict, claims_table, decide, detail_table, judge, seeds_table
 from spatialmae.errors import UserError
 from spatialmae.figures import claims as claims_figure
@@ -77,7 +77,7 @@ def test_seeds_that_say_the_same_again_do_not_narrow_the_interval():
     x, y = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], 20).T
     once = rank_correlation(x, y, np.arange(20), ALPHA)
     again = [np.repeat(column, 5) for column in (x, y, np.arange(20))]
-    assert rank_correlation(*again, ALPHA) == module.RankCorrelation(once.rho, once.ci_low, once.ci_high, 100, 20)
+    assert rank_correlation(*again, ALPHA) == RankCorrelation(once.rho, once.ci_low, once.ci_high, 100, 20)
     naive = rank_correlation(again[0], again[1], np.arange(100), ALPHA)
     assert naive.ci_high - naive.ci_low < 0.6 * (once.ci_high - once.ci_low)
 
@@ -169,7 +169,7 @@ RULE = Rule(family="A15", margin=[-0.3, 0.3])
     ],
 )
 def test_the_interval_against_the_margin_decides(estimate, low, high, verdict):
-    evidence = module.Evidence(estimate, low, high, 30, 0, np.nan, np.nan, n_configurations=10)
+    evidence = Evidence(estimate, low, high, 30, 0, np.nan, np.nan, n_configurations=10)
     found, reason = decide(RULE, evidence, np.nan)
     assert found == verdict
     assert ("no interval" in reason) == bool(np.isnan(low))
@@ -178,7 +178,7 @@ def test_the_interval_against_the_margin_decides(estimate, low, high, verdict):
 
 @pytest.mark.parametrize(("estimate", "sign"), [(0.1, "+"), (-0.5, "-"), (np.nan, "0")])
 def test_few_configurations_only_suggest_however_many_runs(estimate, sign):
-    evidence = module.Evidence(estimate, np.nan, np.nan, 40, 0, np.nan, np.nan, n_configurations=4)
+    evidence = Evidence(estimate, np.nan, np.nan, 40, 0, np.nan, np.nan, n_configurations=4)
     verdict, reason = decide(RULE, evidence, np.nan)
     assert (verdict, reason) == (f"SUGGESTIVE({sign})", "4 configurations, fewer than 5, and so no interval")
 

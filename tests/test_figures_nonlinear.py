@@ -9,88 +9,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
+import yaml
 from matplotlib.figure import Figure
 from scipy import stats
 
+from figure_checks import check_text, labels, level, line
+from model_tables import (
+    CROSS,
+    EPOCHS,
+    EVALUATED,
+    OBJECTIVES,
+    RATIOS,
+    SEEDS,
+    make_basis,
+    make_fine_tuning,
+    make_models,
+    make_probe,
+    make_profile,
+    make_reach,
+    make_runs,
+    make_second_order,
+    make_training,
+)
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import load_config
 from spatialmae.figures import nonlinear, theme
-from spatialmae.figures.catalogue import datasets_with, drawn_figures
+from spatialmae.figures.catalogue import CATALOGUE, datasets_with, drawn_figures
 from spatialmae.figures.training import HIDDEN
 from spatialmae.tables import write_table
 
 ROOT = Path(__file__).parents[1]
-RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9)
-EVALUATED = (0.25, 0.5, 0.75)
-SEEDS = 5
-EPOCHS = (0, 1, 2, 4, 6)
-FIXED = {"dataset": "leaves", "masking": "fixed", "bottleneck": np.nan, "noise_std": 0.0, "surrogate": "none"}
-
-
-def grid(**keys: object) -> pd.DataFrame:
-    """All combinations of the keys' values."""
-    return pd.DataFrame(itertools.product(*keys.values()), columns=list(keys))
-
-
-def jitter(table: pd.DataFrame, scale: float = 0.02) -> np.ndarray:
-    """Multiplicative noise that differs between rows."""
-    return 1 + scale * np.random.default_rng(0).standard_normal(len(table))
-
-
-def make_runs(ratios: tuple[float, ...] = RATIOS, seeds: int = SEEDS, patches: tuple[int, ...] = (4,)) -> pd.DataFrame:
-    table = grid(patch_size=patches, mask_ratio=ratios, seed=range(seeds))
-    return table.assign(name=table.astype(str).agg("-".join, axis=1), mask_unit=table["patch_size"], **FIXED)
-
-
-def evaluated(runs: pd.DataFrame, *, untrained: bool = True) -> pd.DataFrame:
-    """Rows of trained, untrained and linear predictors under masks of every evaluation ratio."""
-    ratios = pd.DataFrame({"evaluation_mask_ratio": EVALUATED})
-    initial = runs.drop_duplicates(["patch_size", "seed"]) if untrained else runs[:0]
-    parts = [runs.assign(predictor="trained"), initial.assign(predictor="untrained")]
-    return pd.concat([*parts, runs[["seed"]].drop_duplicates().assign(predictor="linear")]).merge(ratios, how="cross")
-
-
-def make_reach(runs: pd.DataFrame, *, untrained: bool = True) -> pd.DataFrame:
-    table = evaluated(runs, untrained=untrained)
-    radius = 5 + table["evaluation_mask_ratio"] + 3 * table["mask_ratio"].fillna(0) + table["patch_size"].fillna(0) / 4
-    radius = radius * jitter(table)
-    return table.assign(rms_radius_squared=radius, entropy=3 + radius / 10)
-
-
-def make_profile(runs: pd.DataFrame, *, untrained: bool = True) -> pd.DataFrame:
-    table = make_reach(runs, untrained=untrained).merge(pd.DataFrame({"distance": np.arange(20.0)}), how="cross")
-    decayed = np.exp(-table["distance"] / table["rms_radius_squared"])
-    return table.assign(mean_abs=np.where(table["distance"] > 0, decayed * 1e-2, 0.0))
-
-
-def make_basis(runs: pd.DataFrame, *, untrained: bool = True, objects: bool = True) -> pd.DataFrame:
-    table = evaluated(runs, untrained=untrained)
-    linear = table["predictor"] == "linear"
-    table["dispersion"] = np.where(linear, 0.0, 0.4 * jitter(table))
-    table["object_log_ratio"] = np.where(linear, 0.05, 0.3) * jitter(table) if objects else np.nan
-    table["expansion_error"] = np.where(linear, np.nan, 0.1 * jitter(table))
-    control = table[~linear].assign(predictor=lambda t: t["predictor"] + ", reversed", expansion_error=1.4)
-    return pd.concat([table, control.assign(dispersion=np.nan, object_log_ratio=np.nan)])
-
-
-def make_training(runs: pd.DataFrame) -> pd.DataFrame:
-    table = runs.merge(pd.DataFrame({"epoch": EPOCHS}), how="cross").assign(evaluation_mask_ratio=0.75)
-    return table.assign(rms_radius_squared=(4 + table["mask_ratio"] * np.log2(1 + table["epoch"])) * jitter(table))
-
-
-def make_second_order(runs: pd.DataFrame, *, surrogate: bool = True) -> pd.DataFrame:
-    both = [runs, *([runs.assign(surrogate="gaussian", name=runs["name"] + "g")] if surrogate else [])]
-    table = pd.concat(both).merge(pd.DataFrame({"images": ["test", "surrogate"]}), how="cross")
-    log_ratio = np.where(table["surrogate"] == "none", 0.1, -0.01) * jitter(table)
-    return table.assign(log_ratio=log_ratio, log_ratio_expected=log_ratio - 0.05)
-
-
-def make_probe(runs: pd.DataFrame, targets: tuple[str, ...] = ("shape", "texture")) -> pd.DataFrame:
-    table = runs.merge(pd.DataFrame({"target": targets}), how="cross")
-    return table.assign(accuracy=(0.3 + 0.1 * table["mask_ratio"]) * jitter(table), chance=0.125)
-
-
 ABOUT = {"run": "leaves-p4", "mask_ratio": 0.75, "evaluation_mask_ratio": 0.75}
 
 
@@ -119,7 +67,6 @@ def draw(runs: pd.DataFrame, **options: bool) -> dict[str, Callable[[], Figure]]
         "basis": lambda: nonlinear.basis(make_basis(runs, **options), "ratios"),
         "basis_training": lambda: nonlinear.basis_training(make_training(runs), "ratios"),
         "beyond_second_order": lambda: nonlinear.beyond_second_order(make_second_order(runs), "ratios"),
-        "model_probe": lambda: nonlinear.model_probe(make_probe(runs), make_probe(runs), "ratios"),
     }
 
 
@@ -129,6 +76,9 @@ CASES = {
     "a ratio that no mask evaluates": (make_runs((0.9,), 2), {}),
     "two patch sizes": (make_runs(RATIOS[2:4], 2, (2, 4)), {}),
     "no untrained networks": (make_runs(RATIOS[2:4], 2), {"untrained": False}),
+    "patch sizes at one ratio": (make_runs((0.75,), 2, (2, 4, 8)), {}),
+    "a cross": (make_models(CROSS, 2), {}),
+    "objectives": (make_models(OBJECTIVES, 2), {}),
 }
 NAMES = list(draw(make_runs()))
 
@@ -142,41 +92,9 @@ def themed() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_figure_draws_without_warnings_and_its_text_is_readable_and_inside(name: str, case: str) -> None:
     runs, options = CASES[case]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = draw(runs, **options)[name]()
-        figure.canvas.draw()
-    shown = [axes for axes in figure.axes if axes.axison]
-    assert all(axes.get_xlabel() for axes in shown if axes.get_subplotspec().is_last_row())
-    assert all(axes.get_ylabel() for axes in shown if axes.get_subplotspec().is_first_col())
+    figure = check_text(draw(runs, **options)[name])
     if case != "a ratio that no mask evaluates":
         assert f"n = {runs['seed'].nunique()} seed" in " ".join(figure.get_supxlabel().split())
-    texts = [*(t for legend in figure.legends for t in legend.get_texts()), *figure.texts]
-    texts += [t for axes in figure.axes for t in (axes.title, axes.xaxis.label, axes.yaxis.label)]
-    for text in filter(lambda text: text.get_text(), texts):
-        box = text.get_window_extent()
-        assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, text.get_text()
-        assert figure.bbox.y0 - 1 <= box.y0 and box.y1 <= figure.bbox.y1 + 1, text.get_text()
-        assert text.get_fontsize() >= 7
-    assert figure.get_figwidth() in (theme.COLUMN_WIDTH, theme.DOUBLE_WIDTH)
-
-
-def line(axes: Axes, label: str) -> np.ndarray:
-    """Points (x, y) of the one line with a label."""
-    found = [item for item in axes.lines if item.get_label() == label]
-    assert len(found) == 1, label
-    return np.asarray(found[0].get_xydata())
-
-
-def level(axes: Axes, label: str) -> float:
-    """Height of the one horizontal line with a label."""
-    heights = set(line(axes, label)[:, 1])
-    assert len(heights) == 1
-    return heights.pop()
-
-
-def labels(axes: Axes) -> list[str]:
-    return axes.get_legend_handles_labels()[1]
 
 
 def test_reach_has_a_column_for_each_evaluation_ratio_and_the_references_of_that_ratio() -> None:
@@ -276,6 +194,44 @@ def test_without_segmentations_the_object_panel_is_left_out() -> None:
     assert titles == ["Change from image to image", "First-order expansion"]
 
 
+def test_reach_of_a_cross_has_a_column_for_each_setting_with_untrained_networks_along_it() -> None:
+    runs = make_models([{}, {"patch_size": 8}, {"mask_ratio": 0.5}], 3)
+    # As in the table, which has the network that the two patches of 4 px begin as once, as that of the first run.
+    table = make_reach(runs.sort_values("mask_ratio"))
+    figure = nonlinear.nonlinear_reach(table, "cross")
+    assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["patch size (px)", "training ratio m"]
+    assert "baseline: patch 4 px, m = 0.75; others change one" in " ".join(figure.get_supxlabel().split())
+    rows = table[table["evaluation_mask_ratio"] == 0.75]
+    means = rows.groupby(["predictor", "patch_size", "mask_ratio"])["rms_radius_squared"].mean()
+    patches, ratios = figure.axes[:2]
+    trained = means["trained"]
+    np.testing.assert_allclose(line(patches, "trained MAE"), [[4, trained[4, 0.75]], [8, trained[8, 0.75]]])
+    np.testing.assert_allclose(line(ratios, "trained MAE"), [[0.5, trained[4, 0.5]], [0.75, trained[4, 0.75]]])
+    untrained = means["untrained"]
+    np.testing.assert_allclose(line(patches, "untrained"), [[4, untrained[4, 0.5]], [8, untrained[8, 0.75]]])
+    assert level(ratios, "untrained") == pytest.approx(untrained[4, 0.5])
+
+
+def test_basis_of_a_cross_has_a_row_for_each_setting() -> None:
+    figure = nonlinear.basis(make_basis(make_models(CROSS)), "depth")
+    found = [axis.get_xlabel() for axis in figure.axes]
+    assert found == ["encoder depth (blocks)"] * 3 + ["decoder depth (blocks)"] * 3
+    assert [len(line(axis, "trained MAE")) for axis in figure.axes] == [3, 3, 3, 4, 4, 4]
+
+
+def test_models_that_no_number_orders_stand_side_by_side_without_a_line() -> None:
+    table = make_reach(make_models(OBJECTIVES))
+    figure = nonlinear.nonlinear_reach(table, "objectives")
+    axis = figure.axes[-1]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["AE", "DAE", "MAE"]
+    drawn = {item.get_label(): item for item in axis.lines}
+    assert drawn["trained model"].get_linestyle() == "None"
+    np.testing.assert_array_equal(drawn["trained model"].get_xdata(), [0, 1, 2])
+    # Autoencoders begin as one network, the MAE without bottleneck as another.
+    assert drawn["untrained"].get_linestyle() == "None"
+    np.testing.assert_array_equal(drawn["untrained"].get_xdata(), [0, 2])
+
+
 def test_training_is_drawn_over_the_logarithm_of_epochs_with_untrained_networks_apart_at_the_left() -> None:
     table = make_training(make_runs((0.5, 0.9)))
     axis = nonlinear.basis_training(table, "ratios").axes[0]
@@ -293,14 +249,15 @@ def test_models_stand_against_the_bound_on_the_images_they_learned() -> None:
     axis = nonlinear.beyond_second_order(table, "ratios").axes[0]
     for label, surrogate, images, value in (
         ("test images", "none", "test", "log_ratio_expected"),
-        ("control: surrogate images", "gaussian", "surrogate", "log_ratio"),
+        ("control: surrogate images", "gaussian", "surrogate", "log_ratio_expected"),
+        ("test images, ridge as bound", "none", "test", "log_ratio_ridge"),
     ):
         rows = table[(table["surrogate"] == surrogate) & (table["images"] == images)]
         expected = rows.groupby("mask_ratio")[value].mean()
         np.testing.assert_allclose(line(axis, label), np.column_stack([expected.index, expected]))
     assert level(axis, "bound of second moments") == 0
     alone = nonlinear.beyond_second_order(make_second_order(make_runs(), surrogate=False), "ratios").axes[0]
-    assert labels(alone) == ["test images", "bound of second moments"]
+    assert labels(alone) == ["test images", "test images, ridge as bound", "bound of second moments"]
 
 
 @pytest.mark.parametrize("bounds", [(-0.2, 0.02), (None, 0.3), (-0.3, None)])
@@ -313,18 +270,35 @@ def test_range_of_a_valid_control_is_a_band_that_ends_at_its_bounds_or_the_frame
     np.testing.assert_allclose([box.y0, box.y1], expected)
 
 
-def test_probes_have_a_row_for_each_target_and_chance() -> None:
-    linear = make_probe(make_runs())
-    neighbours = linear.assign(accuracy=linear["accuracy"] - 0.1, chance=0.2)
-    axes = nonlinear.model_probe(linear, neighbours, "ratios").axes
-    assert [axis.get_title() for axis in axes] == ["linear probe", "k nearest neighbours", "", ""]
-    assert [axes[i].get_ylabel() for i in (0, 2)] == ["accuracy, shape\n(fraction)", "accuracy, texture\n(fraction)"]
-    cells = itertools.product(("shape", "texture"), (linear, neighbours))
-    for axis, (target, table) in zip(axes, cells, strict=True):
-        rows = table[table["target"] == target]
-        expected = rows.groupby("mask_ratio")["accuracy"].mean()
-        np.testing.assert_allclose(line(axis, "trained MAE"), np.column_stack([expected.index, expected]))
-        assert level(axis, "chance") == pytest.approx(rows["chance"].mean())
+def write_configuration(folder: Path, tests: dict[str, dict[str, str]]) -> Path:
+    """A resolved configuration named smoke, and a ledger whose claim A11.1 has these tests."""
+    claim = {
+        **{"id": "A11.1", "paper": "A", "section": "x", "statement": "x", "tier": "note", "type": "ordering"},
+        **{"paper_value": "x", "design": "x", "planned": "x", "tests": tests},
+        "rule": {"family": "A11", "smallest_effect": 0.1},
+        "estimand": {
+            "table": "second_order",
+            "value": "log_ratio",
+            "arms": [{"mask_ratio": 0.75}],
+            "control": {"where": {"images": "surrogate"}, "min": -0.2, "max": 0.02},
+        },
+    }
+    ledger = {"verdict_seeds_from": 200, "designs": {"x": "x"}, "claims": [claim]}
+    (folder / "claims.yaml").write_text(yaml.safe_dump(ledger), encoding="utf-8")
+    config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text(encoding="utf-8"))
+    config["claims"] = {"ledger": str(folder / "claims.yaml")}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "config.yaml"
+
+
+def test_range_of_the_control_is_that_of_the_ledger_where_the_evaluation_tests_the_claim(tmp_path: Path) -> None:
+    test = {"dataset": "surrogate", "fidelity": "scaled"}
+    config = write_configuration(tmp_path, {"smoke": test})
+    assert nonlinear.control_range(config, "A11.1", "surrogate") == (-0.2, 0.02)
+    assert nonlinear.control_range(config, "A11.1", "ratios") == (None, None)
+    assert nonlinear.control_range(config, "A11.2", "surrogate") == (None, None)
+    config = write_configuration(tmp_path, {"cifar10": test})
+    assert nonlinear.control_range(config, "A11.1", "surrogate") == (None, None)
 
 
 @pytest.mark.parametrize(("n_images", "n_directions", "channels"), [(4, 4, 3), (2, 1, 1), (1, 0, 3)])
@@ -369,25 +343,24 @@ def test_influence_is_on_one_scale_in_all_pictures() -> None:
     assert (tenth[shown].sum(axis=-1) < first[shown].sum(axis=-1)).all()
 
 
-def test_models_that_differ_in_any_setting_are_told_apart_by_it() -> None:
-    runs = make_runs((0.5, 0.75), 2)
-    both = pd.concat([runs, runs.assign(masking="bernoulli", bottleneck=8.0, name=runs["name"] + "b")])
-    axis = nonlinear.model_probe(make_probe(both), make_probe(both), "both").axes[0]
-    assert labels(axis) == ["masking bernoulli, bottleneck 8", "masking fixed, no bottleneck", "chance"]
-
-
 def test_an_evaluation_has_the_figures_of_its_analyses_and_no_others() -> None:
     config = load_config(ROOT / "config" / "smoke.yaml")
-    part = config.evaluations["ratios"].model_copy(update={"analyses": ["probe"]})
-    changed = config.model_copy(update={"evaluations": {"ratios": part, "late": config.evaluations["ratios"]}})
-    assert datasets_with(changed, "linear_probe") == [
-        name for name, evaluation in changed.evaluations.items() if "probe" in evaluation.analyses
-    ]
+    whole = config.evaluations["ratios"].model_copy(update={"analyses": ["jacobian"]})
+    part = whole.model_copy(update={"analyses": ["probe"]})
+    changed = config.model_copy(update={"evaluations": {"ratios": part, "late": whole}})
+    assert datasets_with(changed, "linear_probe") == ["ratios"]
     assert datasets_with(changed, "model_basis") == ["late"]
-    assert {figure.stem for figure in drawn_figures(changed, "nonlinear") if figure.dataset == "ratios"} == {
-        "model_probe_ratios"
-    }
+    of_probe = {figure.stem for figure in drawn_figures(changed, "nonlinear") if figure.dataset == "ratios"}
+    assert of_probe == {"model_probe_ratios", "proxy_ratios"}
     assert drawn_figures(config.model_copy(update={"evaluations": {}}), "nonlinear") == []
+
+
+def test_an_evaluation_of_one_kind_of_model_has_no_figure_that_compares_kinds() -> None:
+    config = load_config(ROOT / "config" / "smoke.yaml")
+    stage = config.training["ratios"].model_copy(update={"grid": {"mask_ratio": [0.5]}})
+    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": ["probe"], "stages": ["ratios"]})
+    changed = config.model_copy(update={"training": {"ratios": stage}, "evaluations": {"one": evaluation}})
+    assert [figure.stem for figure in drawn_figures(changed, "nonlinear")] == ["model_probe_one"]
 
 
 def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_path: Path) -> None:
@@ -400,20 +373,25 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
         "second_order": make_second_order(runs),
         "linear_probe": make_probe(runs),
         "nearest_neighbours": make_probe(runs),
+        "fine_tuning": make_fine_tuning(runs, (0, None)),
     }
     for name, table in tables.items():
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     write_table(tmp_path / "tables" / "second_order" / "surrogate.csv", tables["second_order"])
+    for name in ("linear_probe", "nearest_neighbours"):
+        write_table(tmp_path / "tables" / name / "alone.csv", make_probe(make_runs((0.75,))))
     write_tensors(tmp_path / "evaluation" / "ratios.safetensors", make_pictures(), ABOUT)
+    write_configuration(tmp_path, {"smoke": {"dataset": "surrogate", "fidelity": "scaled"}})
     notebook = json.loads((ROOT / "notebooks" / "nonlinear.ipynb").read_text(encoding="utf-8"))
     first, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     scope: dict[str, object] = {}
     exec(first, scope)
     assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "evaluations", "name"}
     scope |= {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "figures"), "artifacts": str(tmp_path)}
-    scope |= {"evaluations": ["ratios", "surrogate", "missing"], "name": "test"}
+    scope |= {"evaluations": ["ratios", "surrogate", "alone", "missing"], "name": "test"}
     for cell in cells:
         exec(cell, scope)
-    expected = {*(f"{name}_ratios" for name in (*NAMES, "basis_pictures")), "beyond_second_order_surrogate"}
+    kinds = [kind.name for kind in CATALOGUE if kind.notebook == "nonlinear"]
+    expected = {*(f"{kind}_ratios" for kind in kinds), "beyond_second_order_surrogate", "model_probe_alone"}
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     assert written == {f"{stem}.{kind}" for stem in expected for kind in ("svg", "png")}

@@ -85,9 +85,13 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 
 AFTER_ANALYSIS = {"judge_claims": 1, "draw_claims": 1, "write_report": 1}
-AFTER_TRAINING = AFTER_ANALYSIS | dict.fromkeys(
-    ("draw_training", "evaluate_jacobian", "evaluate_probe", "draw_nonlinear"), 1
-)
+AFTER_TRAINING = AFTER_ANALYSIS | {  # of models of leaves, which three evaluations share
+    "draw_training": 1,
+    "evaluate_jacobian": 2,
+    "evaluate_probe": 3,
+    "evaluate_fine_tuning": 1,
+    "draw_nonlinear": 1,
+}
 AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     ("measure_features", "measure_reach", "draw_sweep", "draw_features", "draw_reach", "draw_probes"), 1
 )
@@ -100,7 +104,7 @@ AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
         ("figures/reach.py", {"draw_reach", "write_report"}),
         ("figures/training.py", {"draw_training", "draw_nonlinear", "write_report"}),
         ("analysis/reconstruction.py", {"collect_training", "draw_training", "write_report"}),
-        ("train/trainer.py", {"train_models", "collect_training", *AFTER_TRAINING}),
+        ("train/trainer.py", {"train_models", "collect_training", "evaluate_second_order", *AFTER_TRAINING}),
         ("data/cifar10.py", set()),
         ("claims/rules.py", {*AFTER_ANALYSIS}),
         ("analysis/reach.py", {"measure_reach", "draw_reach", "evaluate_jacobian", "draw_nonlinear", *AFTER_ANALYSIS}),
@@ -136,7 +140,7 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, re
             "n_train: 2400",
             "n_train: 2300",
             {"prepare_data": 1, "measure_statistics": 1, "draw_statistics": 1, "solve_linear": 1, "probe_features": 3}
-            | {"train_models": 2, "collect_training": 2}
+            | {"train_models": 3, "collect_training": 3}
             | AFTER_SOLVING
             | AFTER_TRAINING,
         ),

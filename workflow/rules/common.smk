@@ -87,8 +87,19 @@ def code(name, seen=None):
     if name in seen or name in NOT_CODE or spec is None or spec.origin is None:
         return []
     seen.add(name)
-    files = [os.path.relpath(spec.origin)]
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+    return [os.path.relpath(spec.origin), *code_imported(Path(spec.origin).read_text(encoding="utf-8"), seen)]
+
+
+def code_of_notebook(path):
+    """The same for all that a notebook's cells import."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    return code_imported("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), set())
+
+
+def code_imported(source, seen):
+    """The same for all that some code imports."""
+    files = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
         else:
@@ -228,4 +239,5 @@ def tables_of(notebook):
         tables += [str(L.reconstructions(stage)) for stage in STAGES]
     if notebook == "nonlinear":
         tables += [str(L.examples(evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
+        tables += [CONFIG.claims.ledger] if datasets_with(CONFIG, "second_order") else []  # for the control's range
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

@@ -9,10 +9,7 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             tables_of(notebook),
             config=ancient(str(L.config)),
             notebook=f"notebooks/{notebook}.ipynb",
-            code=code(f"spatialmae.figures.{notebook}")
-            + code("spatialmae.figures.display")
-            + code("spatialmae.figures.tables")
-            + code("spatialmae.stages.figures"),
+            code=code_of_notebook(f"notebooks/{notebook}.ipynb") + code("spatialmae.stages.figures"),
         output:
             [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
             report(

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
+
+from spatialmae.analysis.rank_correlation import rank_correlation
 
 MINIMUM_UNITS = 5
 """Below this many seeds (associations: configurations) there is no p-value, and no verdict beyond SUGGESTIVE."""
@@ -128,6 +130,26 @@ def equality(errors: Float64[np.ndarray, "seeds 1"]) -> Evidence:
     kept, n_failed = complete_seeds(errors)
     low, high = (float(kept.min()), float(kept.max())) if len(kept) else (np.nan, np.nan)
     return Evidence(high, low, high, len(kept), n_failed, np.nan, np.nan)
+
+
+def association(
+    values: Float64[np.ndarray, " runs"],
+    against: Float64[np.ndarray, " runs"],
+    configurations: Shaped[np.ndarray, " runs"],
+    alpha: float,
+    within: bool = False,
+) -> Evidence:
+    """Evidence on how strongly two columns go together: :func:`rank_correlation` with configurations as clusters.
+
+    A run with a value that is not finite counts as failed. There is no p-value: the interval alone decides.
+    """
+    found = rank_correlation(values, against, configurations, alpha, within=within)
+    n_complete = int(np.count_nonzero(np.isfinite(values) & np.isfinite(against)))
+    n_failed = len(values) - n_complete
+    interval = (found.ci_low, found.ci_high)
+    return Evidence(
+        found.rho, *interval, n_complete, n_failed, p=np.nan, p_sign_flip=np.nan, n_configurations=found.n_clusters
+    )
 
 
 def complete_seeds(values: Float64[np.ndarray, "seeds arms"]) -> tuple[Float64[np.ndarray, "kept arms"], int]:

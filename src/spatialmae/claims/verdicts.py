@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 
 from spatialmae.claims import rules
-from spatialmae.claims.association import association
 from spatialmae.claims.ledger import Claim, Control, Ledger, Rule, TestPlan, load_ledger
 from spatialmae.claims.measurements import Measurements, measure
 from spatialmae.claims.rules import MINIMUM_UNITS, Evidence
@@ -131,7 +130,7 @@ def weigh(claim: Claim, rule: Rule, measurements: Measurements) -> Evidence:
             assert claim.estimand is not None and measurements.against is not None and measurements.run is not None
             run, configurations = measurements.run, np.nonzero(measurements.run)[1]
             within = claim.estimand.within
-            return association(values[run], measurements.against[run], configurations, rule.alpha, within)
+            return rules.association(values[run], measurements.against[run], configurations, rule.alpha, within)
 
 
 def _test(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_from: int) -> Tested:

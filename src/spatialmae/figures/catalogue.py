@@ -18,6 +18,7 @@ class FigureKind:
         caption: what was asked, what is shown, how to read it; `{dataset}` is filled in.
         per_dataset: drawn once for each data set (training stage, evaluation) that has the table, or once for all.
         section: of the report.
+        compares: drawn for evaluations alone whose models differ in more than the seed.
     """
 
     name: str
@@ -26,6 +27,7 @@ class FigureKind:
     caption: str
     per_dataset: bool = True
     section: str = "Figures"
+    compares: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,9 @@ CATALOGUE = (
         "nonlinear_reach",
         "nonlinear",
         "model_reach",
-        "Does a model that was trained at a higher masking ratio reach farther? Rms radius of J² and spatial entropy "
-        "against the training ratio; all models of a column see the same masks, since masks alone widen reach. Dashes: "
-        "the best linear predictor under these masks; dots: networks before training "
+        "How far do trained models reach? Rms radius of J² and spatial entropy against what the models differ in, the "
+        "masking ratio that they were trained at, say; all models of a column see the same masks, since masks alone "
+        "widen reach. Dashes: the best linear predictor under these masks; dots: networks before training "
         f"({{dataset}}; claims A5.6, A5.7). {_SEEDS}",
         section=_ANALYSES,
     ),
@@ -234,7 +236,8 @@ CATALOGUE = (
         "nonlinear",
         "second_order",
         "Do models use more than second moments? Above 0 they reconstruct better than the best linear prediction. The "
-        "control was trained and evaluated on Gaussian images of the same moments, where nothing beats it "
+        "control was trained and evaluated on Gaussian images of the same moments, where nothing beats it; grey "
+        "crosses are against a linear predictor fitted with a ridge, on the same test images "
         f"({{dataset}}; claims A11). {_SEEDS}",
         section=_ANALYSES,
     ),
@@ -243,7 +246,26 @@ CATALOGUE = (
         "nonlinear",
         "linear_probe",
         "What do frozen encoders know of the classes? Accuracy of a linear probe and of k nearest neighbours against "
-        f"the training ratio, chance dotted ({{dataset}}; claims A13, B7). {_SEEDS}",
+        f"what the models differ in, chance dotted ({{dataset}}; claims A12, A13, B7). {_SEEDS}",
+        section=_ANALYSES,
+    ),
+    FigureKind(
+        "proxy",
+        "nonlinear",
+        "linear_probe",
+        "Does a model that reconstructs better know more of the classes? Accuracy of the linear probe against the "
+        "error per hidden feature on test images, under masks that all models share; a dot is a model, of one seed. "
+        "Within configurations, each one's means are taken off before ranks are correlated ({dataset}; claims A15).",
+        section=_ANALYSES,
+        compares=True,
+    ),
+    FigureKind(
+        "fine_tuning",
+        "nonlinear",
+        "fine_tuning",
+        "How much of the encoder must be fine-tuned? Accuracy on test images, with time and memory of a step where the "
+        "number of trained blocks varies, else against what the models differ in; grey: the same encoder trained from "
+        f"scratch. Learning rates were chosen on validation images ({{dataset}}; claims A12, A14). {_SEEDS}",
         section=_ANALYSES,
     ),
 )
@@ -274,8 +296,16 @@ def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigu
     for kind in CATALOGUE:
         if notebook in (None, kind.notebook):
             datasets: list[str] = [] if kind.table is None else datasets_with(config, kind.table)
+            if kind.compares:
+                datasets = [name for name in datasets if _models_differ(config, name)]
             if kind.per_dataset:
                 figures += [DrawnFigure(kind, dataset) for dataset in datasets]
             elif datasets or kind.table is None:
                 figures.append(DrawnFigure(kind, None))
     return figures
+
+
+def _models_differ(config: Config, evaluation: str) -> bool:
+    """Whether the models of an evaluation differ in a setting other than the seed."""
+    settings = [run.settings() for run in config.evaluation_runs(evaluation)]
+    return any(len({row[name] for row in settings}) > 1 for name in settings[0].keys() - {"name", "seed"})

@@ -1,13 +1,14 @@
-"""Figures of trained models: their reach and its growth, their basis, the linear bound, and probes (A5, A9–A11, A13).
+"""Figures of trained models: their reach and its growth, their basis, and the linear bound (A5, A9–A11).
 
-The tables hold every setting of the models. Those that differ in more than the masking ratio, in patch size say, have
-lines (or panels) of their own.
+The tables hold every setting of the models; :mod:`spatialmae.figures.design` finds in them what models are drawn along.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,64 +19,71 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy import stats
 
+from spatialmae.claims.ledger import load_ledger
+from spatialmae.config import load_config
 from spatialmae.figures import theme
+from spatialmae.figures.design import (
+    ALONG,
+    Comparison,
+    Line,
+    compare,
+    compare_at_once,
+    dot_style,
+    draw_dots,
+    draw_level,
+    draw_reference,
+    state_centre,
+    state_seeds,
+)
 from spatialmae.figures.features import draw_tile
-from spatialmae.figures.training import HIDDEN, setting_label, varied
+from spatialmae.figures.training import HIDDEN
 
 SHOWN_RATIO = 0.75
 """Ratio of the evaluation masks, or the nearest there is, in figures of one ratio alone: what claims are judged at."""
 
 _REACH = "rms_radius_squared"
-_REACHES = {_REACH: "rms radius of J²\n(px)", "entropy": "entropy\n(nats)"}
+_REACHES = {_REACH: "rms radius of J² (px)", "entropy": "entropy (nats)"}
 _BASES = {
     "dispersion": ("Change from image to image", "dispersion (fraction)"),
     "object_log_ratio": ("Within objects / across borders", "log-ratio at equal distance"),
     "expansion_error": ("First-order expansion", "relative error"),
 }
-_RATIO = "training ratio m"
 _COLUMNS = 3  # of panels
 _N_EPOCHS = 6  # that are written at the axis, at most
 _LINEAR = theme.Style("black", "", "--")
 _LINEAR_LABEL = "best linear predictor"
 
 
-@dataclass(frozen=True)
-class _Model:
-    """Models that differ in masking ratio and seed alone; ``label`` is empty where all do."""
-
-    label: str
-    style: theme.Style
-    rows: pd.DataFrame
-
-    def of(self, predictor: str) -> pd.DataFrame:
-        """Rows of what was trained, or not."""
-        return self.rows[self.rows["predictor"] == predictor]
-
-
 def nonlinear_reach(table: pd.DataFrame, evaluation: str) -> Figure:
-    """Rms radius of J² and spatial entropy against the training ratio; a column for each ratio of evaluation masks.
+    """Rms radius of J² and spatial entropy against what the models differ in; a column for each evaluation ratio.
+
+    Of a cross each setting has a column, all at one evaluation ratio.
 
     Args:
         table: ``model_reach``: seed, predictor, evaluation_mask_ratio, the measures, and of models every setting.
         evaluation: its name.
     """
-    ratios = sorted(table["evaluation_mask_ratio"].unique())
-    figure, axes = theme.panels(2, len(ratios), height=1.6, sharey="row")
-    for column, ratio in zip(axes.T, ratios, strict=True):
+    compared = compare(table)
+    ratios = sorted(table["evaluation_mask_ratio"].unique()) if len(compared) == 1 else [_nearest(table)]
+    columns = list(itertools.product(ratios, compared))
+    figure, axes = theme.panels(2, len(columns), height=1.6, sharex="col", sharey="row")
+    theme.label_outer(axes, "", list(_REACHES.values()))
+    for column, (ratio, comparison) in zip(axes.T, columns, strict=True):
         column[0].set_title(f"evaluated at {ratio:.2g}")
-        part = _at(table, ratio)
+        column[-1].set_xlabel(comparison.label)
         for axis, value in zip(column, _REACHES, strict=True):
-            _draw_models(axis, part, value)
-            _ratio_axis(axis)
-    theme.label_outer(axes, _RATIO, list(_REACHES.values()))
+            _draw_models(axis, comparison, _at(table, ratio), value)
+            comparison.set_axis(axis)
     theme.legend_above(figure, axes.flat)
-    shown = table[table["predictor"] == "trained"]
-    theme.note(figure, evaluation, _count(shown, "evaluation_mask_ratio", _REACH), "each column has masks of its own")
+    seeds = state_seeds(table[table["predictor"] == "trained"], "evaluation_mask_ratio", _REACH)
+    masks = ["each column has masks of its own"] if len(compared) == 1 else state_centre(compared)
+    theme.note(figure, evaluation, seeds, *masks)
+    figure.draw_without_rendering()  # a first layout: it narrows the panels, which changes their ticks and so the next
     return figure
 
 
 def nonlinear_profile(table: pd.DataFrame, evaluation: str) -> Figure:
-    """Mean |J| against distance by training ratio, and of the best linear predictor; a panel for each kind of model.
+    """Mean |J| against distance by what the models differ in, and of the best linear predictor.
 
     Distances at which nothing is visible are left out, and the largest quarter, which few pairs of pixels have.
 
@@ -87,19 +95,20 @@ def nonlinear_profile(table: pd.DataFrame, evaluation: str) -> Figure:
     ratio = _nearest(table)
     near = table["distance"] <= 0.75 * table["distance"].max()
     shown = _at(table[near & (table["mean_abs"] > 0)], ratio)
-    models = _models(shown)
-    figure, axes = _model_panels(models, height=2.4)
-    for axis, model in zip(axes.flat, models, strict=False):
-        axis.set(title=model.label, yscale="log")
-        for m, rows in model.of("trained").groupby("mask_ratio"):
-            style, label = _ratio_style(float(m)), setting_label("mask_ratio", m)
-            theme.draw_series(axis, rows, "distance", "mean_abs", style, label, interval="band")
-        linear = shown[shown["predictor"] == "linear"]
+    trained, linear = (shown[shown["predictor"] == kind] for kind in ("trained", "linear"))
+    compared = compare(table)
+    groups = _groups(compared, trained)
+    figure, axes = _group_panels(len(groups), height=2.4)
+    for axis, (title, points) in zip(axes.flat, groups, strict=False):
+        axis.set(title=title, yscale="log")
+        for point in points:
+            theme.draw_series(axis, point.rows, "distance", "mean_abs", point.style, point.label, interval="band")
         theme.draw_series(axis, linear, "distance", "mean_abs", _LINEAR, _LINEAR_LABEL, interval="band")
     theme.label_outer(axes, "distance (px)", "mean |J|")
     theme.legend_above(figure, axes.flat)
-    n = _count(shown[shown["predictor"] == "trained"], "distance", "mean_abs", interval="bands")
-    theme.note(figure, f"{evaluation}, evaluated at ratio {ratio:.2g}, trained at m", n)
+    evaluated = f"{evaluation}, evaluated at ratio {ratio:.2g}{_trained_at(compared)}"
+    seeds = state_seeds(trained, "distance", "mean_abs", interval="bands")
+    theme.note(figure, evaluated, seeds, *state_centre(compared))
     return figure
 
 
@@ -122,13 +131,8 @@ def agreement(table: pd.DataFrame, evaluation: str) -> Figure:
     figure, axes = theme.panels(1, 1, height=2.9)
     axis = axes[0, 0]
     if len(untrained):
-        axis.plot(untrained[f"{_REACH}_linear"], untrained[_REACH], **_dots(theme.GREY, "x"), label="untrained")
-    for model in _models(trained):
-        for m, points in model.rows.groupby("mask_ratio"):
-            dots = _dots(theme.RATIO_COLORMAP(float(m)), model.style.marker)
-            axis.plot(points[f"{_REACH}_linear"], points[_REACH], **dots, label=setting_label("mask_ratio", m))
-        if model.label:
-            axis.plot([], [], **_dots("black", model.style.marker), label=model.label)
+        axis.plot(untrained[f"{_REACH}_linear"], untrained[_REACH], **dot_style(theme.GREY, "x"), label="untrained")
+    draw_dots(axis, compare_at_once(table), trained, f"{_REACH}_linear", _REACH)
     axis.axline((0, 0), slope=1, color=theme.GREY, linewidth=0.8, linestyle="--", zorder=1, label="identity")
     _square(axis, pd.concat([trained, untrained])[[_REACH, f"{_REACH}_linear"]])
     axis.set(xlabel=f"{_LINEAR_LABEL}, rms radius of J² (px)", ylabel="trained MAE, rms radius of J² (px)")
@@ -136,12 +140,15 @@ def agreement(table: pd.DataFrame, evaluation: str) -> Figure:
     n = trained["seed"].nunique()
     facts = [f"{evaluation}, each at its training ratio", f"n = {n} seed{'s' if n != 1 else ''} (points: models)"]
     control = f", of untrained networks {_spearman(untrained)}" if len(untrained) else ""
-    theme.note(figure, *facts, f"Spearman ρ of the models {_spearman(trained)}{control}")
+    facts.append(f"Spearman ρ of the models {_spearman(trained)}{control}")
+    theme.note(figure, *facts, *state_centre(compare(table)))
     return figure
 
 
 def basis(table: pd.DataFrame, evaluation: str) -> Figure:
-    """How the Jacobian changes with the image, keeps to its objects, and predicts small changes, against the ratio.
+    """How the Jacobian changes with the image, keeps to its objects, and predicts small changes.
+
+    Each against what the models differ in; of a cross each setting has a row of panels.
 
     Args:
         table: ``model_basis``: seed, predictor, evaluation_mask_ratio, dispersion, object_log_ratio (missing where
@@ -152,19 +159,22 @@ def basis(table: pd.DataFrame, evaluation: str) -> Figure:
     shown = _at(table, ratio)
     trained = shown[shown["predictor"] == "trained"]
     values = [value for value in _BASES if trained[value].notna().any()]
-    figure, axes = theme.panels(1, len(values), height=2.2, sharey=False)
+    compared = compare(table)
+    figure, axes = theme.panels(len(compared), len(values), height=2.2, sharex="row", sharey="col")
+    for line, comparison in zip(axes, compared, strict=True):
+        for axis, value in zip(line, values, strict=True):
+            _draw_models(axis, comparison, shown, value)
+            comparison.set_axis(axis)
+            axis.set(ylabel=_BASES[value][1], xlabel=comparison.label)
     for axis, value in zip(axes[0], values, strict=True):
-        title, label = _BASES[value]
-        _draw_models(axis, shown, value)
-        _ratio_axis(axis)
-        axis.set(title=title, ylabel=label, xlabel=_RATIO)
+        axis.set_title(_BASES[value][0])
     theme.legend_above(figure, axes.flat)
     control = shown.loc[shown["predictor"] == "trained, reversed", "expansion_error"]
-    facts = [f"{evaluation}, evaluated at ratio {ratio:.2g}", _count(trained, "predictor", "dispersion")]
-    if len(control):
+    facts = [f"{evaluation}, evaluated at ratio {ratio:.2g}", state_seeds(trained, "predictor", "dispersion")]
+    if control.notna().any():
         span = f"{control.min():.2g} to {control.max():.2g}"
         facts.append(f"control: with the Jacobian's inputs in reverse order the expansion's error is {span}")
-    theme.note(figure, *facts)
+    theme.note(figure, *facts, *state_centre(compared))
     return figure
 
 
@@ -240,7 +250,7 @@ def _draw_bar(figure: Figure, above: Axes, scale: ScalarMappable, label: str) ->
 
 
 def basis_training(table: pd.DataFrame, evaluation: str) -> Figure:
-    """Rms radius of J² against the epoch, a line for each training ratio; a panel for each kind of model.
+    """Rms radius of J² against the epoch, a line for each of what the models differ in.
 
     Args:
         table: ``reach_in_training``: seed, epoch (0: initial weights), evaluation_mask_ratio, rms_radius_squared (px),
@@ -250,132 +260,129 @@ def basis_training(table: pd.DataFrame, evaluation: str) -> Figure:
     epochs = table["epoch"]
     start = np.log2(epochs[epochs > 0].min()) - 1  # where epoch 0 stands, which the logarithm has no place for
     shown = table.assign(position=np.where(epochs > 0, np.log2(epochs.clip(lower=1)), start))
-    models = _models(shown)
-    figure, axes = _model_panels(models, height=2.4)
+    compared = compare(shown)
+    groups = _groups(compared, shown)
+    figure, axes = _group_panels(len(groups), height=2.4)
     ticks = shown[["epoch", "position"]].drop_duplicates()
     ticks = ticks[ticks["epoch"].isin(theme.representative(ticks["epoch"], _N_EPOCHS))]
-    for axis, model in zip(axes.flat, models, strict=False):
-        axis.set_title(model.label)
-        for m, rows in model.rows.groupby("mask_ratio"):
-            style = _ratio_style(float(m))
-            after = rows[rows["epoch"] > 0]
-            theme.draw_series(axis, after, "position", _REACH, style, setting_label("mask_ratio", m))
-            alone = theme.Style(style.color, style.marker, "")
-            theme.draw_series(axis, rows[rows["epoch"] == 0], "position", _REACH, alone, "_untrained")
+    for axis, (title, points) in zip(axes.flat, groups, strict=False):
+        axis.set_title(title)
+        for point in points:
+            after, before = point.rows[point.rows["epoch"] > 0], point.rows[point.rows["epoch"] == 0]
+            theme.draw_series(axis, after, "position", _REACH, point.style, point.label)
+            alone = theme.Style(point.style.color, point.style.marker, "")
+            theme.draw_series(axis, before, "position", _REACH, alone, "_untrained")
         axis.set_xticks(ticks["position"], [f"{epoch:g}" if epoch else "un-\ntrained" for epoch in ticks["epoch"]])
     theme.label_outer(axes, "epoch", "rms radius of J² (px)")
     theme.legend_above(figure, axes.flat)
-    evaluated = f"{evaluation}, evaluated at ratio {_nearest(table):.2g}, trained at m"
-    theme.note(figure, evaluated, _count(shown, "epoch", _REACH))
+    evaluated = f"{evaluation}, evaluated at ratio {_nearest(table):.2g}{_trained_at(compared)}"
+    theme.note(figure, evaluated, state_seeds(shown, "epoch", _REACH), *state_centre(compared))
     return figure
 
 
 def beyond_second_order(
     table: pd.DataFrame, evaluation: str, low: float | None = None, high: float | None = None
 ) -> Figure:
-    """log(bound / model error) against the ratio: of models on test images, and of the control on surrogate images.
+    """log(bound / model error) against what the models differ in: on test images, and the control on surrogate images.
 
-    Above 0 a model beats the bound of second moments: on test images its expectation, on surrogate images the
-    conditional mean's error on the same ones.
+    Above 0 a model beats the bound of second moments, which is the conditional mean's expected error: what claim A11.1
+    judges, on images of both kinds. Less prominent: against the ridge predictor's error on the same test images.
 
     Args:
-        table: ``second_order``: seed, images, log_ratio, log_ratio_expected, and every setting.
+        table: ``second_order``: seed, images, log_ratio_expected, log_ratio_ridge, and every setting.
         evaluation: its name.
         low: least value of a valid control; None: any.
         high: largest value of a valid control; None: any.
     """
-    parts = {
-        "test images": ("log_ratio_expected", table[(table["surrogate"] == "none") & (table["images"] == "test")]),
-        "control: surrogate images": (
-            "log_ratio",
-            table[(table["surrogate"] != "none") & (table["images"] == "surrogate")],
-        ),
+    on_test = table[(table["surrogate"] == "none") & (table["images"] == "test")]
+    control = table[(table["surrogate"] != "none") & (table["images"] == "surrogate")]
+    series = {  # how, column, rows, and whether it is drawn in grey
+        "test images": ("log_ratio_expected", on_test, False),
+        "control: surrogate images": ("log_ratio_expected", control, False),
+        "test images, ridge as bound": ("log_ratio_ridge", on_test, True),
     }
-    series = [(kind, value, m) for kind, (value, part) in parts.items() for m in _models(part) if len(part)]
-    labels = [f"{kind}, {model.label}" if model.label else kind for kind, _, model in series]
-    styles = theme.category_styles(labels)
-    figure, axes = theme.panels(1, 1, height=2.3)
-    axis = axes[0, 0]
-    for label, (_, value, model) in zip(labels, series, strict=True):
-        theme.draw_series(axis, model.rows, "mask_ratio", value, styles[label], label)
-    axis.axhline(0, color="black", linewidth=0.8, zorder=1, label="bound of second moments")
+    # The control's models saw other images, without augmentation.
+    compared = compare(table[table["surrogate"] == "none"])
+    figure, axes = theme.panels(1, len(compared), height=2.3, sharex="none")
+    for axis, comparison in zip(axes[0], compared, strict=True):
+        drawn = [
+            (f"{kind}, {line.label}" if line.label else kind, value, line.rows, grey)
+            for kind, (value, rows, grey) in series.items()
+            for line in comparison.lines(rows)
+            if len(line.rows)
+        ]
+        styles = theme.category_styles([label for label, *_ in drawn])
+        for label, value, rows, grey in drawn:
+            style = replace(styles[label], linestyle=styles[label].linestyle if comparison.linestyle else "")
+            style = replace(style, color=theme.GREY, marker="x") if grey else style
+            theme.draw_series(axis, rows, ALONG, value, style, label)
+        axis.axhline(0, color="black", linewidth=0.8, zorder=1, label="bound of second moments")
+        comparison.set_axis(axis)
+        axis.set_xlabel(comparison.label)
     if low is not None or high is not None:
-        _draw_band(axis, low, high, "range of a valid control")
-    _ratio_axis(axis)
-    axis.set(xlabel=_RATIO, ylabel="log (bound / model error)")
+        for axis in axes[0]:
+            _draw_band(axis, low, high, "range of a valid control")
+    axes[0, 0].set_ylabel("log (bound / model error)")
     theme.legend_above(figure, axes.flat)
-    drawn = pd.concat([model.rows.assign(drawn=model.rows[value], kind=kind) for kind, value, model in series])
-    theme.note(figure, f"{evaluation}, models on images of the kind they learned", _count(drawn, "kind", "drawn"))
+    parts = [rows.assign(drawn=rows[value], kind=kind) for kind, (value, rows, _) in series.items()]
+    seeds = state_seeds(pd.concat(parts), "kind", "drawn")
+    theme.note(figure, f"{evaluation}, models on images of the kind they learned", seeds, *state_centre(compared))
     return figure
 
 
-def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, evaluation: str) -> Figure:
-    """Accuracy of a linear probe and of k nearest neighbours against the ratio; a row for each target.
+def control_range(config: Path | str, claim: str, evaluation: str) -> tuple[float | None, float | None]:
+    """Least and largest value of a valid control of a claim; None: any, or this evaluation does not test the claim.
 
     Args:
-        linear: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), and every setting.
-        neighbours: ``nearest_neighbours``: the same columns.
-        evaluation: its name.
+        config: the resolved configuration, which names the ledger.
+        claim: its id.
+        evaluation: the claim may be tested on another one.
+
+    Raises:
+        UserError: the configuration or the ledger is missing or faulty.
     """
-    probes = {"linear probe": linear, "k nearest neighbours": neighbours}
-    targets = list(linear["target"].unique())
-    figure, axes = theme.panels(len(targets), len(probes), height=1.9, sharey="row")
-    for line, target in zip(axes, targets, strict=True):
-        for axis, table in zip(line, probes.values(), strict=True):
-            rows = table[table["target"] == target]
-            for model in _models(rows):
-                label = model.label or "trained MAE"
-                theme.draw_series(axis, model.rows, "mask_ratio", "accuracy", model.style, label)
-            axis.axhline(rows["chance"].mean(), color=theme.GREY, linestyle=":", label="chance")
-            _ratio_axis(axis)
-    for axis, title in zip(axes[0], probes, strict=True):
-        axis.set_title(title)
-    theme.label_outer(axes, _RATIO, [f"accuracy, {target}\n(fraction)" for target in targets])
-    theme.legend_above(figure, axes.flat)
-    theme.note(figure, f"{evaluation}, frozen encoders", _count(linear, "target", "accuracy"))
-    return figure
+    settings = load_config(config)
+    ledger, configuration = load_ledger(settings.claims.ledger), settings.claims.configuration or settings.name
+    for record in ledger.claims:
+        plan = record.tests.get(configuration) if record.id == claim else None
+        if plan is not None and plan.dataset == evaluation and record.estimand and record.estimand.control:
+            return record.estimand.control.min, record.estimand.control.max
+    return None, None
 
 
-def _models(table: pd.DataFrame) -> list[_Model]:
-    """The models of a table, told apart by all that varies except ratio and seed."""
-    rows = table[table["name"].notna()]  # the linear predictor is of no run
-    names = [name for name in varied(rows) if name != "mask_ratio"]
-    if not names:
-        return [_Model("", theme.Style(theme.PALETTE[0]), rows)]
-    parts = {
-        ", ".join(setting_label(name, value) for name, value in zip(names, values, strict=True)): part
-        for values, part in rows.groupby(names, dropna=False)
-    }
-    if names == ["patch_size"]:
-        styles = list(theme.sequence_styles(range(len(parts)), "flare_r").values())
-    else:
-        styles = list(theme.category_styles(list(parts)).values())
-    return [_Model(label, style, part) for style, (label, part) in zip(styles, parts.items(), strict=True)]
+def _groups(compared: list[Comparison], table: pd.DataFrame) -> list[tuple[str, list[Line]]]:
+    """Of each panel its title, and the models by what the axis of its comparison would hold."""
+    return [
+        (line.label if len(compared) == 1 else comparison.label, comparison.points(line))
+        for comparison in compared
+        for line in comparison.lines(table)
+    ]
 
 
-def _model_panels(models: list[_Model], *, height: float) -> tuple[Figure, np.ndarray]:
-    """A panel for each kind of model; those left over are empty."""
-    columns = min(len(models), _COLUMNS)
-    figure, axes = theme.panels(-(-len(models) // columns), columns, height=height)
-    for axis in axes.flat[len(models) :]:
-        axis.set_axis_off()
+def _group_panels(count: int, *, height: float) -> tuple[Figure, np.ndarray]:
+    """So many panels in rows of about equal length; axes that are left over are empty."""
+    rows = -(-count // _COLUMNS)
+    figure, axes = theme.panels(rows, -(-count // rows), height=height)
+    for place in range(count, axes.size):
+        axes.flat[place].set_axis_off()
+        axes.flat[place - axes.shape[1]].tick_params(labelbottom=True)  # of the panel above, which has none below
     return figure, axes
 
 
-def _draw_models(axis: Axes, table: pd.DataFrame, value: str) -> None:
-    """Trained models against their ratio; untrained ones and the linear predictor, which have none, as levels."""
-    for model in _models(table):
-        trained = model.of("trained")
-        theme.draw_series(axis, trained, "mask_ratio", value, model.style, model.label or "trained MAE")
-        color, label = (model.style.color, f"untrained, {model.label}") if model.label else (theme.GREY, "untrained")
-        _draw_level(axis, model.of("untrained")[value], theme.Style(color, "", ":"), label)
-    _draw_level(axis, table.loc[table["predictor"] == "linear", value], _LINEAR, _LINEAR_LABEL)
+def _trained_at(compared: list[Comparison]) -> str:
+    """Says in a note what m in the legend is."""
+    return ", trained at m" if any(comparison.setting == "mask_ratio" for comparison in compared) else ""
 
 
-def _draw_level(axis: Axes, values: pd.Series, style: theme.Style, label: str) -> None:
-    """A horizontal line at the mean over seeds, if there is any."""
-    if values.notna().any():
-        axis.axhline(values.mean(), color=style.color, linestyle=style.linestyle, label=label, zorder=1.8)
+def _draw_models(axis: Axes, comparison: Comparison, table: pd.DataFrame, value: str) -> None:
+    """Trained models in a comparison, with untrained ones and the linear predictor, which is a level."""
+    for line in comparison.lines(table):
+        label = line.label or comparison.subject
+        theme.draw_series(axis, line.of("trained"), ALONG, value, line.style, label)
+        color, label = (line.style.color, f"untrained, {line.label}") if line.label else (theme.GREY, "untrained")
+        # Networks that differ in their masks alone are the same before training, and in the table once.
+        draw_reference(axis, comparison, line.of("untrained"), value, theme.Style(color, "x", ":"), label)
+    draw_level(axis, table.loc[table["predictor"] == "linear", value], _LINEAR, _LINEAR_LABEL)
 
 
 def _draw_band(axis: Axes, low: float | None, high: float | None, label: str) -> None:
@@ -386,12 +393,6 @@ def _draw_band(axis: Axes, low: float | None, high: float | None, label: str) ->
     axis.set_ylim(min(bottom, ends[0]), max(top, ends[1]))
 
 
-def _ratio_axis(axis: Axes) -> None:
-    """The same axis of ratios in every panel: one ratio alone would be shown to many digits."""
-    axis.set(xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
-    axis.set_xticks((0.25, 0.75), minor=True)
-
-
 def _square(axis: Axes, values: pd.DataFrame) -> None:
     """The same limits and the same scale on both axes, which the columns are drawn along."""
     if len(values):
@@ -399,14 +400,6 @@ def _square(axis: Axes, values: pd.DataFrame) -> None:
         margin = 0.06 * (high - low) or 0.5
         axis.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
     axis.set_aspect("equal")
-
-
-def _ratio_style(ratio: float) -> theme.Style:
-    return theme.Style(theme.RATIO_COLORMAP(ratio))
-
-
-def _dots(color: object, marker: str) -> dict:
-    return {"color": color, "marker": marker, "linestyle": "", "alpha": 0.8}
 
 
 def _at(table: pd.DataFrame, ratio: float) -> pd.DataFrame:
@@ -425,11 +418,3 @@ def _spearman(points: pd.DataFrame) -> str:
     if min(x.nunique(), y.nunique()) < 3:
         return "undefined (fewer than three values)"
     return f"{stats.spearmanr(x, y).statistic:.2f}"
-
-
-def _count(table: pd.DataFrame, by: str, value: str, *, interval: str = "bars") -> str:
-    """The number of seeds behind each mean: of all rows that differ in ``by`` and in what varies."""
-    settings = varied(table)
-    # A setting that is missing (no bottleneck) is one of its values.
-    keyed = table.assign(**{name: table[name].astype(str) for name in settings})
-    return theme.state_n(keyed, [by, *settings], value, unit="seed", interval=interval)

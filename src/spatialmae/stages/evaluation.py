@@ -1,19 +1,22 @@
-"""What the analyses of trained models share: which models of which data set."""
+"""What the analyses of trained models share: which models of which data set, and masks that all of them can take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
+from torch import Tensor
 
 from spatialmae.config import Config, Evaluation
 from spatialmae.data.dataset import SPLITS, ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.checkpoint import load_pretrained
+from spatialmae.model.config import MAEConfig
 from spatialmae.model.mae import MaskedAutoencoder
+from spatialmae.model.masking import Masks
 from spatialmae.tables import read_curve
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import RunFolder, TrainedRun, load_run
@@ -75,6 +78,21 @@ class EvaluationSet:
         """
         table = read_curve(self._folder(spec).path / "validation.csv", ["epoch", "loss"])
         return table["epoch"].to_numpy(np.float64), table["loss"].to_numpy(np.float64)
+
+    @property
+    def mask_unit(self) -> int:
+        """Side in px of what a mask hides together, the same for all models."""
+        return self.settings.mask_unit or self.specs[0].model.patch_size
+
+    @property
+    def n_mask_units(self) -> int:
+        """How many of them an image has."""
+        height, width = self.data.image_shape[:2]
+        return height * width // self.mask_unit**2
+
+    def masks(self, model: MAEConfig, mask_ratio: float, noise: Float[Tensor, "N units"]) -> Masks:
+        """Masks for a model: the same pixels, whatever its patch size and the masking that it was trained with."""
+        return Masks.from_noise(replace(model, mask_ratio=mask_ratio, mask_unit=self.mask_unit, masking="fixed"), noise)
 
     def _folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(Layout.of(self.config).runs / spec.name)

@@ -17,8 +17,8 @@ from spatialmae.probe.classification import label_targets
 from spatialmae.probe.linear_probe import ProbeTask, linear_probe
 from spatialmae.probe.nearest_neighbours import nearest_neighbour_probe
 from spatialmae.probe.representation import Feature, represent_splits
+from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptRow, Row
-from spatialmae.stages.views import ViewedModels
 from spatialmae.tables import write_table
 from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
@@ -44,7 +44,7 @@ def run(config: Config, name: str) -> None:
     Raises:
         UserError: images or a run are missing or damaged, or the images have no class labels.
     """
-    evaluated, layout = ViewedModels(config, name), Layout.of(config)
+    evaluated, layout = EvaluationSet(config, name), Layout.of(config)
     data_sha256 = sha256_of(layout.data(evaluated.specs[0].dataset))
     start_loss = mean_image_loss(evaluated.data)
     tables: dict[str, list[Row]] = {probe: [] for probe in PROBES}
@@ -85,7 +85,7 @@ def _probed(
     return {target: row or {} for target, row in rows.items()}
 
 
-def _epochs_to_converge(evaluated: ViewedModels, spec: RunSpec, start_loss: float) -> float:
+def _epochs_to_converge(evaluated: EvaluationSet, spec: RunSpec, start_loss: float) -> float:
     """See :func:`~spatialmae.analysis.convergence.epochs_to`; NaN for a model that predicts normalised patches."""
     if spec.model.norm_pix_loss:
         return math.nan
@@ -93,7 +93,7 @@ def _epochs_to_converge(evaluated: ViewedModels, spec: RunSpec, start_loss: floa
     return epochs_to(CONVERGED, epochs, losses, start_loss)
 
 
-def _reconstruction_error(evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun) -> float:
+def _reconstruction_error(evaluated: EvaluationSet, spec: RunSpec, trained: TrainedRun) -> float:
     """Mean squared error per hidden number of test images, in units of the channels' variance.
 
     Under masks that all models of a seed share, whatever masks they were trained with; NaN for a model that predicts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from spatialmae.analysis.reach import ReachGeometry, central_pixels
 from spatialmae.geometry import patch_labels
-from spatialmae.model.config import MAEConfig
-from spatialmae.model.masking import Masks
 from spatialmae.stages.evaluation import EvaluationSet
 
 
@@ -65,18 +63,3 @@ class ViewedModels(EvaluationSet):
             if int(noise.argmax()) in central:
                 found.append(noise)
         return found
-
-    @property
-    def mask_unit(self) -> int:
-        """Side in px of what a mask hides together, the same for all models."""
-        return self.settings.mask_unit or self.specs[0].model.patch_size
-
-    @property
-    def n_mask_units(self) -> int:
-        """How many of them an image has."""
-        height, width = self.data.image_shape[:2]
-        return height * width // self.mask_unit**2
-
-    def masks(self, model: MAEConfig, mask_ratio: float, noise: Float[Tensor, "N units"]) -> Masks:
-        """Masks for a model: the same pixels, whatever its patch size and the masking that it was trained with."""
-        return Masks.from_noise(replace(model, mask_ratio=mask_ratio, mask_unit=self.mask_unit, masking="fixed"), noise)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from spatialmae.claims.rules import MINIMUM_UNITS, Evidence
+MINIMUM_CLUSTERS = 5
+"""Below this many clusters there is no interval."""
 
 N_RESAMPLES = 10_000
 DEGENERATE_SHARE = 0.05
@@ -38,26 +39,6 @@ class RankCorrelation:
     ci_high: float
     n_runs: int
     n_clusters: int
-
-
-def association(
-    values: Float64[np.ndarray, " runs"],
-    against: Float64[np.ndarray, " runs"],
-    configurations: Shaped[np.ndarray, " runs"],
-    alpha: float,
-    within: bool = False,
-) -> Evidence:
-    """Evidence on how strongly two columns go together: :func:`rank_correlation` with configurations as clusters.
-
-    A run with a value that is not finite counts as failed. There is no p-value: the interval alone decides.
-    """
-    found = rank_correlation(values, against, configurations, alpha, within=within)
-    n_complete = int(np.count_nonzero(np.isfinite(values) & np.isfinite(against)))
-    n_failed = len(values) - n_complete
-    interval = (found.ci_low, found.ci_high)
-    return Evidence(
-        found.rho, *interval, n_complete, n_failed, p=np.nan, p_sign_flip=np.nan, n_configurations=found.n_clusters
-    )
 
 
 def rank_correlation(
@@ -98,7 +79,7 @@ def rank_correlation(
     names, cluster = np.unique(clusters, return_inverse=True)
     rho = float(spearman(x, y, np.ones((1, len(x))))[0])
     low, high = np.nan, np.nan
-    if len(names) >= MINIMUM_UNITS:
+    if len(names) >= MINIMUM_CLUSTERS:
         low, high = _percentile_interval(x, y, cluster, alpha, n_resamples)
     return RankCorrelation(rho, low, high, len(x), len(names))
 

@@ -1,0 +1,51 @@
+"""What tests of figures ask of a drawing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spatialmae.figures import theme
+
+
+def check_text(draw: Callable[[], Figure]) -> Figure:
+    """Draw without warnings, with axes that are labelled and text that is readable and inside the figure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = draw()
+        figure.canvas.draw()
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert all(axes.get_xlabel() for axes in shown if axes.get_subplotspec().is_last_row())
+    assert all(axes.get_ylabel() for axes in shown if axes.get_subplotspec().is_first_col())
+    texts = [*(t for legend in figure.legends for t in legend.get_texts()), *figure.texts]
+    texts += [t for axes in figure.axes for t in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    for text in filter(lambda text: text.get_text(), texts):
+        box = text.get_window_extent()
+        assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, text.get_text()
+        assert figure.bbox.y0 - 1 <= box.y0 and box.y1 <= figure.bbox.y1 + 1, text.get_text()
+        assert text.get_fontsize() >= 7
+    assert figure.get_figwidth() in (theme.COLUMN_WIDTH, theme.DOUBLE_WIDTH)
+    return figure
+
+
+def line(axes: Axes, label: str) -> np.ndarray:
+    """Points (x, y) of the one line with a label."""
+    found = [item for item in axes.lines if item.get_label() == label]
+    assert len(found) == 1, label
+    return np.asarray(found[0].get_xydata())
+
+
+def level(axes: Axes, label: str) -> float:
+    """Height of the one horizontal line with a label."""
+    heights = set(line(axes, label)[:, 1])
+    assert len(heights) == 1
+    return heights.pop()
+
+
+def labels(axes: Axes) -> list[str]:
+    """What the legend has of a panel."""
+    return axes.get_legend_handles_labels()[1]
