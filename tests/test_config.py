@@ -208,6 +208,16 @@ def available(config, dataset, table, wanted):
             "n_components": config.ising.n_components,
             "mask_ratio": [0.0, *config.linear.mask_ratios],
         }
+    elif table == "levels":
+        trees = config.hierarchy
+        grids = {
+            "patch_size": trees.binary_patch_sizes if wanted.get("tree") == "binary" else trees.quad_patch_sizes,
+            "mask_ratio": trees.mask_ratios,
+        }
+    elif table == "theorem":
+        grids = {"check": ["minimal_set", "independence"], "role": ["claim"]}
+    elif table == "identifiability":
+        grids = {"noise_scale": config.identifiability.noise_scales, "variant": ["plain"]}
     elif dataset in config.evaluations:
         runs, settings = config.evaluation_runs(dataset), config.evaluations[dataset]
         grids = {

@@ -110,6 +110,18 @@ def ising(config: ConfigOption = DEFAULT) -> None:
 
 
 @app.command()
+def hierarchy(config: ConfigOption = DEFAULT) -> None:
+    """Check paper B's Theorem 1 on random graphs, and measure the level of shared latents on trees."""
+    _run("hierarchy", config)
+
+
+@app.command()
+def identifiability(config: ConfigOption = DEFAULT) -> None:
+    """Measure what masked prediction identifies of known latents."""
+    _run("identifiability", config)
+
+
+@app.command()
 def reach(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
     """Measure how far the linear Jacobians reach."""
     _run("reach", config, dataset)

@@ -178,7 +178,7 @@ class Seeds(_Strict):
     """The seeds that are run: below the ledger's verdict_seeds_from (200) they explore, from there on give verdicts."""
 
     first: int = Field(200, ge=0, multiple_of=100, description="first seed of the block of a hundred")
-    count: int = Field(10, ge=1, le=100, description="seeds of the Ising samples; data sets have a seed for each group")
+    count: int = Field(10, ge=1, le=100, description="seeds of simulations; data sets have a seed for each group")
 
 
 class Linear(_Strict):
@@ -230,6 +230,61 @@ class Ising(_Strict):
         if self.lattice_size % self.lattice_patch_size or self.lattice_size // self.lattice_patch_size < 3:
             raise ValueError("lattice_patch_size: it does not cut lattice_size into 3 patches a side or more; lower it")
         return self
+
+
+class Hierarchy(_Strict):
+    """Latent hierarchies (paper B): Theorem 1 on random graphs, and the level of the shared latents on trees."""
+
+    n_graphs: Count = Field(200, description="random graphs of each seed that Theorem 1 is checked on")
+    masks_per_graph: Count = Field(4, description="masks of each of them")
+    binary_depth: int = Field(10, ge=2, le=16, description="of the binary tree, over a line of 2^depth pixels")
+    binary_patch_sizes: Annotated[list[Count], Unique] = Field(
+        [1, 4, 16], min_length=1, description="powers of two, px"
+    )
+    quad_depth: int = Field(5, ge=2, le=8, description="of the quad-tree, over an image of side 2^depth px")
+    quad_patch_sizes: Annotated[list[Count], Unique] = Field([1, 2, 4], min_length=1, description="powers of 2, px")
+    mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
+        [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="masking ratios"
+    )
+    n_masks: Count = Field(500, description="masks of each seed")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Hierarchy:
+        for tree, dimensions in (("binary", 1), ("quad", 2)):
+            depth = getattr(self, f"{tree}_depth")
+            for size in getattr(self, f"{tree}_patch_sizes"):
+                if size.bit_count() != 1 or size >= 2**depth:
+                    raise ValueError(f"{tree}_patch_sizes: {size} is no power of two below 2^{depth}; change it")
+                n_patches, most = (2**depth // size) ** dimensions, max(self.mask_ratios)
+                try:
+                    n_visible(n_patches, most)
+                except ValueError:
+                    problem = f"{most} leaves none of {n_patches} patches visible ({tree}, patch {size})"
+                    raise ValueError(f"mask_ratios: {problem}; lower it or {tree}_patch_sizes") from None
+        return self
+
+
+class Identifiability(_Strict):
+    """Masked prediction on data with known latents (paper B, Theorem 2)."""
+
+    graphs: Annotated[list[Literal["binary_tree", "uneven_tree", "two_roots"]], Unique] = Field(
+        ["binary_tree", "uneven_tree", "two_roots"], min_length=1, description="graphs of the latents"
+    )
+    noise_scales: Annotated[list[Annotated[float, Field(gt=0)]], Unique] = Field(
+        [0.5], min_length=1, description="standard deviations of a node's own noise beside what its parents give"
+    )
+    counterexamples: bool = Field(
+        False,
+        description="also give the representation two coordinates more than c has, and mechanisms whose conditional "
+        "mean hides c, at the first of noise_scales",
+    )
+    seeds: int = Field(5, ge=1, le=100, description="draws of mechanisms, data and weights, from seeds.first on")
+    n_train: Count = Field(30_000, description="samples to train on")
+    steps: Count = Field(800, description="steps of a predictor of one mask")
+    random_mask_steps: Count = Field(2000, description="steps of a predictor of random masks")
+    n_regression: int = Field(4000, ge=300, description="samples that the regressions are fitted on")
+    n_validation: Count = Field(1000, description="samples that choose their width and penalty")
+    n_test: Count = Field(2000, description="samples that they are scored on")
 
 
 class Training(_Strict):
@@ -364,6 +419,8 @@ class Config(_Strict):
     linear: Linear
     checks: Checks
     ising: Ising
+    hierarchy: Hierarchy | None = Field(None, description="paper B's theory; null: none")
+    identifiability: Identifiability | None = Field(None, description="paper B's Theorem 2 by experiment; null: none")
     training: dict[Name, Training] = Field({}, description="stages of training by name, run one after the other")
     evaluations: dict[Name, Evaluation] = Field({}, description="comparisons of trained models by name")
     claims: Claims = Claims()
@@ -470,8 +527,8 @@ class Config(_Strict):
         return self.seeds.first
 
     @property
-    def ising_seeds(self) -> list[int]:
-        """Seeds of the Ising samples."""
+    def simulation_seeds(self) -> list[int]:
+        """Seeds of the Ising samples and of latent hierarchies."""
         return [self.seeds.first + i for i in range(self.seeds.count)]
 
 

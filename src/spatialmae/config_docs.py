@@ -29,6 +29,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("linear", config.Linear),
     ("checks", config.Checks),
     ("ising", config.Ising),
+    ("hierarchy", config.Hierarchy),
+    ("identifiability", config.Identifiability),
     ("training.<name>", config.Training),
     ("evaluations.<name>", config.Evaluation),
     ("evaluations.<name>.fine_tuning", config.FineTuning),

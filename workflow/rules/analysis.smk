@@ -89,9 +89,54 @@ rule measure_ising:
         "python -m spatialmae ising --config {input.config} > {log} 2>&1"
 
 
+rule measure_hierarchy:
+    input:
+        config=ancient(str(L.config)),
+        code=code("spatialmae.stages.hierarchy"),
+    output:
+        str(L.table("theorem", "hierarchy")),
+        str(L.table("levels", "hierarchy")),
+    log:
+        f"{LOGS}/hierarchy.log",
+    benchmark:
+        f"{BENCHMARKS}/hierarchy.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        settings=settings("seeds", "hierarchy"),
+    message:
+        "Checking the theory of latent hierarchies"
+    shell:
+        "python -m spatialmae hierarchy --config {input.config} > {log} 2>&1"
+
+
+rule measure_identifiability:
+    input:
+        config=ancient(str(L.config)),
+        code=code("spatialmae.stages.identifiability"),
+    output:
+        str(L.table("identifiability", "hierarchy")),
+    log:
+        f"{LOGS}/identifiability.log",
+    benchmark:
+        f"{BENCHMARKS}/identifiability.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        settings=settings("first_seed", "identifiability"),
+    message:
+        "Identifying known latents by masked prediction"
+    shell:
+        "python -m spatialmae identifiability --config {input.config} > {log} 2>&1"
+
+
 rule analysis:
     input:
         expand(str(L.table("statistics", "{dataset}")), dataset=having("statistics")),
         expand(str(L.table("features", "{dataset}")), dataset=having("features")),
         expand(str(L.table("reach", "{dataset}")), dataset=having("reach")),
         rules.measure_ising.output,
+        rules.measure_hierarchy.output if CONFIG.hierarchy else [],
+        rules.measure_identifiability.output if CONFIG.identifiability else [],

@@ -216,6 +216,7 @@ NOTEBOOK_TABLES = {
     "features": ["features"],
     "reach": ["reach", "jacobian"],
     "ising": ["ising", "ising_profile"],
+    "hierarchy": ["theorem", "levels", "identifiability"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
     "nonlinear": [table for _, tables in MODEL_ANALYSES.values() for table in tables],
@@ -225,6 +226,7 @@ CATEGORIES = {
     "claims": "Claims",
     "statistics": "Data",
     "sweep": "A: linear theory",
+    "hierarchy": "B: latent hierarchies",
     "training": "Non-linear MAE",
     "nonlinear": "Non-linear MAE",
 }

@@ -34,7 +34,7 @@ def epochs_to(
     the mean image alone, since a fresh network's loss depends on its initial weights.
 
     Args:
-        share: of the way, in (0, 1).
+        share: of the way, above 0 and below 1.
         epochs: at which the loss was measured, rising, above 0.
         losses: in the same order.
         start_loss: in their unit.

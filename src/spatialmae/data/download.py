@@ -68,15 +68,28 @@ def fetch_archive(published: Published, cache: Path | str, *, attempts: int = 4,
     Raises:
         UserError: a mirror is no folder, or the archive can neither be found nor downloaded intact.
     """
+    archive = find_archive(published, cache)
+    if archive is not None:
+        return archive
+    path = Path(cache) / published.name
+    _download(published, path, attempts, backoff_s)
+    return Archive(path, published.sha256, True)
+
+
+def find_archive(published: Published, cache: Path | str) -> Archive | None:
+    """Find an archive in the mirrors or in ``cache``, as :func:`fetch_archive` does; None if it would be downloaded.
+
+    Raises:
+        UserError: a mirror is no folder, or the archive cannot be read.
+    """
     for folder in _mirrors():
         candidate = folder / published.name
         if candidate.is_file():
             sha256 = file_sha256(candidate)
             return Archive(candidate, sha256, sha256 == published.sha256)
     path = Path(cache) / published.name
-    if not path.is_file() or file_sha256(path) != published.sha256:
-        _download(published, path, attempts, backoff_s)
-    return Archive(path, published.sha256, True)
+    whole = path.is_file() and file_sha256(path) == published.sha256
+    return Archive(path, published.sha256, True) if whole else None
 
 
 def file_sha256(path: Path | str) -> str:

@@ -51,6 +51,7 @@ class DrawnFigure:
 _UNITS = "Points are jackknife pseudo-values of groups of images, bars their mean and two-sided 95 % t interval."
 _SEEDS = "Points are training seeds, bars their mean and two-sided 95 % t interval."
 _ANALYSES = "Non-linear MAE: analyses"
+_HIERARCHY = "Latent hierarchies: theory"
 
 CATALOGUE = (
     FigureKind(
@@ -156,6 +157,36 @@ CATALOGUE = (
     ),
     FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_UNITS}"),
     FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}"),
+    FigureKind(
+        "theorem",
+        "hierarchy",
+        "theorem",
+        "Is the smallest set of shared latents right? Share of random graphs and masks on which Theorem 1's set "
+        "differs from enumeration with d-separation, and on which the masked part's own noise is not independent of "
+        "the rest; beside each a control that must fail (claims B1). Points are seeds, each with graphs of its own.",
+        section=_HIERARCHY,
+    ),
+    FigureKind(
+        "levels",
+        "hierarchy",
+        "levels",
+        "What moves the level of the shared latents? Mean and largest height of c above the pixels against the masking "
+        "ratio, by patch size, on a binary tree over a line and a quad-tree over an image. The law of c is the same at "
+        "ratios r and 1 − r: the theorem implies no peak at .75. A patch is a subtree, so that doubling its side adds "
+        "one level by construction (claims B2). Points are seeds, bars their mean and two-sided 95 % t interval.",
+        section=_HIERARCHY,
+    ),
+    FigureKind(
+        "identifiability",
+        "hierarchy",
+        "identifiability",
+        "What does masked prediction identify of known latents? R² on held-out samples of non-linear regressions: of c "
+        "and of either side's own noises from a representation, and of the representation from c. Predictors of one "
+        "mask have as many coordinates as c; one of random masks needs room for all latents. From what is visible both "
+        "c and its own noises could be had (claims B3). Points are seeds, means over graphs and masks, bars their mean "
+        "and two-sided 95 % t interval.",
+        section=_HIERARCHY,
+    ),
     FigureKind(
         "loss_curves",
         "training",
@@ -279,6 +310,10 @@ def datasets_with(config: Config, table: str) -> list[str]:
         return [config.checks.dataset]
     if table in ("ising", "ising_profile"):
         return ["ising"]
+    if table in ("theorem", "levels"):
+        return ["hierarchy"] if config.hierarchy else []
+    if table == "identifiability":
+        return ["hierarchy"] if config.identifiability else []
     if table in ("runs", "training", "validation"):
         return list(config.training)
     makers = {name for name, (_, tables) in MODEL_ANALYSES.items() if table in tables}

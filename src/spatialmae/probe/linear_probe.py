@@ -34,12 +34,14 @@ class ProbeTask:
         labels: int64 (n,) of each split.
         target: name of the labels.
         feature: how tokens became one vector.
+        train_features: float32 (n, D) of the training images before they were standardised.
     """
 
     features: Mapping[str, Float32[np.ndarray, "_ D"]]
     labels: Mapping[str, Int64[np.ndarray, " _"]]
     target: str
     feature: Feature
+    train_features: Float32[np.ndarray, "n D"]
 
     @classmethod
     def of(
@@ -65,7 +67,7 @@ class ProbeTask:
         labels: dict[str, np.ndarray] = {split: data.target(target, split) for split in SPLITS}
         if len(np.unique(labels["train"])) < 2:
             raise UserError(data.name, f"{target} has one class in the training split", "probe another target")
-        return cls(standardise(features), labels, target, feature)
+        return cls(standardise(features), labels, target, feature, features["train"])
 
     def row(self, test_predictions: Int64[np.ndarray, " n_test"], validation_accuracy: float, **keys: Any) -> dict:
         """A row of a tidy table: the score on the test split and the contract it was made under, then ``keys``."""
@@ -85,7 +87,54 @@ class ProbeTask:
         }
 
 
+@dataclass(frozen=True)
+class FittedProbe:
+    """A linear probe with the classifier that it chose, to be asked about other images than the task's.
+
+    Attributes:
+        task: what it was fitted to.
+        classifier: of standardised features.
+        row: its score on the task's test images, a row of a tidy table.
+    """
+
+    task: ProbeTask
+    classifier: LogisticRegression
+    row: dict[str, Any]
+
+    def predict(
+        self, features: Float32[np.ndarray, "n D"], among: Int64[np.ndarray, " _"] | None = None
+    ) -> Int64[np.ndarray, " n"]:
+        """The class of each image.
+
+        Args:
+            features: of the same model and kind as the task's, not standardised: the training images' mean and
+                variance standardise them, whatever their own.
+            among: classes to choose from; None: all that were trained on.
+
+        Raises:
+            ValueError: no class to choose from was trained on.
+        """
+        classes = self.classifier.classes_
+        allowed = np.ones(len(classes), dtype=bool) if among is None else np.isin(classes, among)
+        if not allowed.any():
+            raise ValueError(f"among: none of {among} was trained on; use some of {classes.tolist()}")
+        standardised = standardise({"train": self.task.train_features, "asked": features})["asked"]
+        scores = self.classifier.decision_function(standardised)
+        if scores.ndim == 1:  # of two classes scikit-learn gives one score
+            scores = np.stack([-scores, scores], axis=1)
+        return classes[allowed][scores[:, allowed].argmax(axis=1)]
+
+    def score(self, features: Float32[np.ndarray, "n D"], labels: Int64[np.ndarray, " n"]) -> float:
+        """Share of images that are given their class, 0 … 1; see :meth:`predict`."""
+        return float(np.mean(self.predict(features) == labels))
+
+
 def linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> dict[str, Any]:
+    """The row of :func:`fit_linear_probe`."""
+    return fit_linear_probe(task, penalties).row
+
+
+def fit_linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> FittedProbe:
     """Multinomial logistic regression on frozen features.
 
     The penalty is the one with the best validation accuracy, the strongest of ties; the test split is scored once.
@@ -96,7 +145,7 @@ def linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> dic
         penalties: λ to choose from, positive; see :data:`PENALTIES`.
 
     Returns:
-        A row of a tidy table; ``at_grid_edge``: the best penalty is the largest or the smallest tried;
+        The probe. Its row: ``at_grid_edge``: the best penalty is the largest or the smallest tried;
         ``converged``: whether every fit did; ``seconds``: of fitting and choosing.
 
     Raises:
@@ -118,7 +167,7 @@ def linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> dic
         fits.append((float(model.score(x["validation"], y["validation"])), penalty, deepcopy(model)))
     validation_accuracy, penalty, chosen = max(fits, key=lambda fit: fit[0])
     seconds = time.perf_counter() - start
-    return task.row(
+    row = task.row(
         chosen.predict(x["test"]),
         validation_accuracy,
         classifier="multinomial logistic regression",
@@ -127,3 +176,4 @@ def linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> dic
         converged=all(int(fit.n_iter_.max()) < MAX_ITERATIONS for _, _, fit in fits),
         seconds=seconds,
     )
+    return FittedProbe(task, chosen, row)

@@ -34,7 +34,7 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "ledger_sha256": _sha256(Path(config.claims.ledger)),
         "packages": package_versions(),
         "machine": machine(),
-        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.ising_seeds},
+        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.simulation_seeds},
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
         "training": {stage: trained_runs(table) for stage, table in runs.items()},

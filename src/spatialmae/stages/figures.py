@@ -15,7 +15,11 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
     ``log`` is the executed copy that keeps the traceback where a cell fails.
     """
     layout, name = Layout.of(config), source.stem
-    subjects = {"training": {"stages": list(config.training)}, "nonlinear": {"evaluations": list(config.evaluations)}}
+    subjects = {
+        "training": {"stages": list(config.training)},
+        "nonlinear": {"evaluations": list(config.evaluations)},
+        "hierarchy": {"datasets": ["hierarchy"]},
+    }
     run_notebook(
         source,
         output=layout.notebook(name, "ipynb"),

@@ -26,7 +26,7 @@ def run(config: Config) -> None:
     """Write ``tables/ising/ising.csv`` and the energy profiles ``tables/ising_profile/ising.csv``."""
     ratios: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
-    for seed in tqdm(config.ising_seeds, desc="ising", unit="seed"):
+    for seed in tqdm(config.simulation_seeds, desc="ising", unit="seed"):
         for keys, data, patch_sizes in _samples(config, seed):
             for patch_size in patch_sizes:
                 row = {"seed": seed, **keys, "patch_size": patch_size}
