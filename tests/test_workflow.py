@@ -90,6 +90,11 @@ AFTER_TRAINING = AFTER_ANALYSIS | {  # of models of leaves, which three evaluati
     "evaluate_jacobian": 2,
     "evaluate_probe": 3,
     "evaluate_fine_tuning": 1,
+    "evaluate_reconstruction": 1,
+    "evaluate_attention": 1,
+    "evaluate_embedding": 1,
+    "evaluate_shift": 1,
+    "evaluate_dense": 1,
     "draw_nonlinear": 1,
 }
 AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(

@@ -143,7 +143,12 @@ def probe(
 
 @app.command()
 def evaluate(
-    analysis: Annotated[str, typer.Argument(help="jacobian, second_order, probe or fine_tuning.")],
+    analysis: Annotated[
+        str,
+        typer.Argument(
+            help="jacobian, second_order, probe, fine_tuning, reconstruction, attention, embedding, shift or dense."
+        ),
+    ],
     evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
     config: ConfigOption = DEFAULT,
 ) -> None:

@@ -351,8 +351,16 @@ MODEL_ANALYSES = {
     "second_order": ("second_order", ("second_order",)),
     "probe": ("model_probe", ("linear_probe", "nearest_neighbours")),
     "fine_tuning": ("fine_tuning", ("fine_tuning",)),
+    "reconstruction": ("reconstruction", ("image_quality",)),
+    "attention": ("attention", ("attention",)),
+    "embedding": ("embedding", ("separability", "tsne")),
+    "shift": ("shift", ("corruptions", "shape_bias")),
+    "dense": ("dense", ("dense",)),
 }
-ModelAnalysis = Literal["jacobian", "second_order", "probe", "fine_tuning"]
+ModelAnalysis = Literal[
+    "jacobian", "second_order", "probe", "fine_tuning", "reconstruction", "attention", "embedding", "shift", "dense"
+]
+OF_PIXELS = ("jacobian", "second_order", "reconstruction")  # models that predict normalised patches have none
 
 
 class FineTuning(_Strict):
@@ -379,6 +387,16 @@ class FineTuning(_Strict):
         return [FineTuneConfig.from_dict({**(self.model_extra or {}), "n_blocks": n}) for n in self.n_blocks]
 
 
+class Dense(_Strict):
+    """Heads for segmentation and depth, on leaves rendered at the models' size."""
+
+    n_train: int = Field(2000, ge=64, description="images that heads are trained on")
+    n_validation: Count = Field(500, description="images that choose the learning rate")
+    n_test: Count = Field(1000, description="images that they are scored on")
+    epochs: int = Field(20, ge=2, description="passes over the images of a head on a frozen encoder")
+    fine_tuning_epochs: int | None = Field(10, ge=2, description="of a head with its encoder; null: frozen ones alone")
+
+
 class Evaluation(_Strict):
     """Trained models that are compared with each other, and how."""
 
@@ -397,6 +415,10 @@ class Evaluation(_Strict):
     )
     n_images: int = Field(8, ge=2, description="test images that Jacobians are taken of, for each seed")
     n_masks: Count = Field(4, description="masks that Jacobians are taken under, for each seed, each for all images")
+    n_test: Count = Field(
+        1000, description="test images that `reconstruction`, `embedding` and `shift` look at, at most"
+    )
+    dense: Dense = Dense()
     fine_tuning: FineTuning | None = Field(
         None, description="what the analysis `fine_tuning` trains, see below; null: by its defaults"
     )
@@ -483,7 +505,9 @@ class Config(_Strict):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
-        pixelwise = [analysis for analysis in evaluation.analyses if analysis in ("jacobian", "second_order")]
+        pixelwise = [
+            analysis for analysis in evaluation.analyses if analysis in ("jacobian", "second_order", "reconstruction")
+        ]
         if pixelwise and any(run.model.norm_pix_loss for run in self.evaluation_runs(name)):
             problem = f"{pixelwise[0]} is of pixels, and with norm_pix_loss models predict normalised patches"
             raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")

@@ -34,6 +34,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("training.<name>", config.Training),
     ("evaluations.<name>", config.Evaluation),
     ("evaluations.<name>.fine_tuning", config.FineTuning),
+    ("evaluations.<name>.dense", config.Dense),
     ("claims", config.Claims),
 ]
 SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [

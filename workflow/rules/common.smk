@@ -219,7 +219,7 @@ NOTEBOOK_TABLES = {
     "hierarchy": ["theorem", "levels", "identifiability"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
-    "nonlinear": [table for _, tables in MODEL_ANALYSES.values() for table in tables],
+    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a][1]],
     "claims": [],
 }
 CATEGORIES = {

@@ -1,0 +1,45 @@
+"""Stage ``dense``: segmentation and depth of leaves from frozen and from fine-tuned encoders (claim B10)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from tqdm import tqdm
+
+from spatialmae.config import Config, Dense
+from spatialmae.layout import Layout
+from spatialmae.probe.dense import dense_rows
+from spatialmae.probe.dense_settings import DenseConfig
+from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.scenes import scenes
+from spatialmae.tables import write_table
+
+FROZEN_RATES = (0.064, 0.256, 1.024, 4.096)
+TRAINED_RATES = (0.016, 0.064)  # an encoder wants lower ones than a head
+
+
+def run(config: Config, name: str) -> None:
+    """Write ``tables/dense/<name>.csv``: for each model a row for each target, of a frozen and a fine-tuned encoder.
+
+    Raises:
+        UserError: images or a run are missing or damaged.
+    """
+    evaluated = EvaluationSet(config, name)
+    settings = evaluated.settings.dense
+    data = scenes(evaluated, n_train=settings.n_train, n_validation=settings.n_validation, n_test=settings.n_test)
+    rows = []
+    for spec in tqdm(evaluated.specs, desc=f"dense {name}", unit="run"):
+        trained = evaluated.run(spec)
+        for encoder, head in _heads(settings).items():
+            found = dense_rows(trained, data, head, spec.seed)
+            # Settings of the training before it, under names of their own.
+            keys = {f"pretraining_{key}" if key in head.to_dict() else key: v for key, v in spec.settings().items()}
+            rows += [keys | {"encoder": encoder} | row for row in found]
+    write_table(Layout.of(config).table("dense", name), pd.DataFrame(rows))
+
+
+def _heads(settings: Dense) -> dict[str, DenseConfig]:
+    heads = {"frozen": DenseConfig(n_train=None, epochs=settings.epochs, base_lr=FROZEN_RATES)}
+    if settings.fine_tuning_epochs is not None:
+        epochs = settings.fine_tuning_epochs
+        heads["fine-tuned"] = DenseConfig(n_train=None, n_blocks=None, epochs=epochs, base_lr=TRAINED_RATES)
+    return heads

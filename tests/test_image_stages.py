@@ -1,0 +1,134 @@
+"""Paper B's experiments on images as stages: which models and images, and what the tables hold."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from spatialmae.analysis.image_quality import quality_row
+from spatialmae.config import MODEL_ANALYSES, parse_config
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout
+from spatialmae.probe.representation import represent
+from spatialmae.stages import attention, data, dense, embedding, plan, reconstruction, scenes, shift
+from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.tables import read_table
+from spatialmae.train.plan import Plan
+from spatialmae.train.workers import Options, train_run
+
+ROOT = Path(__file__).parent.parent
+STAGES = {
+    "reconstruction": reconstruction,
+    "attention": attention,
+    "embedding": embedding,
+    "shift": shift,
+    "dense": dense,
+}
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values["results"] = str(tmp_path_factory.mktemp("results"))
+    values["datasets"]["leaves"]["source"] |= {"n_train": 400, "n_validation": 100, "n_test": 100}
+    small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
+    values["training"] = {"ratios": values["training"]["ratios"] | {"train": small}}
+    head = {"n_train": 64, "n_validation": 20, "n_test": 20, "epochs": 2, "fine_tuning_epochs": 2}
+    values["evaluations"] = {"ratios": {"stages": ["ratios"], "analyses": list(STAGES), "n_test": 60, "dense": head}}
+    return values
+
+
+@pytest.fixture(scope="module")
+def config(values):
+    config = parse_config(values, "test")
+    data.run(config, "leaves")
+    plan.run(config, "ratios")
+    written, images = Plan.load(Layout.of(config).plan("ratios")), {}
+    for spec in written.runs:
+        list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shift, "CUES", {"n_train": 300, "n_validation": 100, "n_test": 100})
+        patch.setattr(attention, "N_IMAGES", 24)
+        for stage in STAGES.values():
+            stage.run(config, "ratios")
+    return config
+
+
+def table(config, name):
+    return read_table(Layout.of(config).table(name, "ratios"))
+
+
+def test_every_analysis_writes_its_tables_with_every_model(config):
+    names = [spec.name for spec in config.evaluation_runs("ratios")]
+    for analysis in STAGES:
+        for one in MODEL_ANALYSES[analysis][1]:
+            found = table(config, one)["name"].unique().tolist()
+            assert found == (names[::2] if one == "tsne" else names), one  # pictures are of the first seed alone
+
+
+def test_reconstructions_are_of_the_first_test_images(config):
+    evaluated = EvaluationSet(config, "ratios")
+    spec = evaluated.specs[1]
+    row = table(config, "image_quality").set_index("name").loc[spec.name]
+    images = evaluated.data.images[evaluated.data.splits["test"][:60]]
+    by_hand = quality_row(evaluated.run(spec), images)
+    assert row["n_images"] == 60
+    for name in ("mse", "psnr", "ssim", "fsim"):
+        assert row[name] == pytest.approx(by_hand[name])
+
+
+def test_scenes_are_new_images_of_the_models_world(config):
+    evaluated = EvaluationSet(config, "ratios")
+    found = scenes.scenes(evaluated, n_train=1, n_validation=0, n_test=50)
+    assert found.images.shape[1:] == evaluated.data.image_shape
+    own = {image.tobytes() for image in evaluated.data.images}
+    assert not own & {image.tobytes() for image in found.images}
+    evaluated.data.provenance["max_radius"] = 3.5  # of a copy in memory
+    assert scenes.scenes(evaluated, n_train=1, n_validation=0, n_test=1).provenance["max_radius"] == 3.5
+
+
+def test_corruptions_are_scored_by_the_probe_of_clean_images(config):
+    rows = table(config, "corruptions")
+    assert rows.groupby(["name", "target"]).size().eq(12 * 5).all()
+    assert rows["n_test"].eq(60).all()
+    probes = rows.groupby(["name", "target"])["clean_accuracy"].nunique()
+    assert probes.eq(1).all()
+
+
+def test_shape_bias_of_models_of_leaves_is_of_leaves_alone(config):
+    rows = table(config, "shape_bias")
+    assert rows["stimuli"].eq("leaves").all() and len(rows) == 4
+    assert (rows[["n_shape", "n_texture", "n_neither"]].sum(axis=1) == rows["n"]).all()
+
+
+def test_separability_is_of_the_features_of_test_images(config):
+    rows = table(config, "separability")
+    assert set(rows["target"]) == {"shape", "texture"} and len(rows) == 4 * 2
+    points = table(config, "tsne")
+    assert points.groupby("name").size().eq(60).all()
+    evaluated = EvaluationSet(config, "ratios")
+    spec, test = evaluated.specs[0], evaluated.data.splits["test"][:60]
+    features = represent(evaluated.run(spec), evaluated.data.images[test])
+    assert len(np.unique(features, axis=0)) == 60
+    shown = points[points["name"] == spec.name]
+    assert shown["shape"].tolist() == evaluated.data.targets["shape"][test].tolist()
+
+
+def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
+    rows = table(config, "dense")
+    assert rows.groupby(["name", "encoder", "target"]).size().eq(1).all() and len(rows) == 4 * 2 * 2
+    assert rows.groupby("encoder")["epochs"].unique().map(list).to_dict() == {"frozen": [2], "fine-tuned": [2]}
+    assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
+    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": None}}
+    alone = parse_config(values | {"evaluations": {"ratios": frozen}}, "test").evaluations["ratios"].dense
+    assert list(dense._heads(alone)) == ["frozen"]
+
+
+def test_models_of_normalised_patches_are_refused_where_pixels_are_needed(values):
+    normalised = values["training"]["ratios"]
+    normalised = {"ratios": normalised | {"model": normalised["model"] | {"norm_pix_loss": True}}}
+    alone = {"ratios": values["evaluations"]["ratios"] | {"analyses": ["reconstruction"]}}
+    with pytest.raises(UserError, match="reconstruction is of pixels, and with norm_pix_loss"):
+        parse_config(values | {"training": normalised, "evaluations": alone}, "test")
