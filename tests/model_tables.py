@@ -14,7 +14,8 @@ SEEDS = 5
 EPOCHS = (0, 1, 2, 4, 6)
 SETTINGS = {
     **{"dataset": "leaves", "patch_size": 4, "encoder_depth": 6, "decoder_depth": 2, "mask_ratio": 0.75},
-    **{"masking": "fixed", "loss_on": "hidden", "bottleneck": np.nan, "noise_std": 0.0, "base_lr": 0.008},
+    **{"masking": "fixed", "loss_on": "hidden", "loss_margin": 0, "loss_margin_control": False},
+    **{"bottleneck": np.nan, "noise_std": 0.0, "base_lr": 0.008},
     **{"epochs": 6, "augmentation": "flip", "surrogate": "none"},
 }
 NETWORK = ["patch_size", "encoder_depth", "decoder_depth", "bottleneck"]
@@ -22,6 +23,21 @@ NETWORK = ["patch_size", "encoder_depth", "decoder_depth", "bottleneck"]
 AUTOENCODER = {"mask_ratio": 0.0, "loss_on": "all", "bottleneck": 16.0}
 OBJECTIVES = ({}, AUTOENCODER, AUTOENCODER | {"noise_std": 0.8})
 CROSS = ({}, *({"encoder_depth": depth} for depth in (2, 4)), *({"decoder_depth": depth} for depth in (1, 4, 8)))
+MARGINS = (
+    {"mask_unit": 8},
+    *(
+        {"mask_unit": 8, "loss_margin": px, "loss_margin_control": control}
+        for px in (1, 2)
+        for control in (False, True)
+    ),
+)
+CORRUPTIONS = {
+    "shot_noise": "noise",
+    "gaussian_blur": "blur",
+    "fog": "weather",
+    "contrast": "digital",
+    "jpeg": "digital",
+}
 
 
 def grid(**keys: object) -> pd.DataFrame:
@@ -101,7 +117,8 @@ def make_second_order(runs: pd.DataFrame, *, surrogate: bool = True) -> pd.DataF
 def make_probe(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture")) -> pd.DataFrame:
     table = runs.assign(reconstruction_error=(1.2 - 0.2 * effect(runs)) * jitter(runs))
     table = table.merge(pd.DataFrame({"target": targets}), how="cross")
-    return table.assign(accuracy=(0.3 + 0.1 * effect(table)) * jitter(table), chance=0.125)
+    accuracy = (0.3 + 0.1 * effect(table)) * jitter(table)
+    return table.assign(accuracy=accuracy, chance=0.125, evaluation_mask_ratio=0.75)
 
 
 def make_fine_tuning(
@@ -135,3 +152,86 @@ def make_fine_tuning(
         epochs=10,
         augmentation="flip",
     )
+
+
+def make_quality(runs: pd.DataFrame) -> pd.DataFrame:
+    """SSIM that turns back above a ratio of .75, and a squared error that rises throughout."""
+    table = runs.assign(ssim=(0.6 - (runs["mask_ratio"] - 0.75).abs() / 2) * jitter(runs), n_images=1000)
+    mse = 0.01 * (1 + effect(table)) * jitter(table)
+    table = table.assign(mse=mse, psnr=-10 * np.log10(mse), fsim=(table["ssim"] + 1) / 2, clipped=0.01 * jitter(table))
+    return table.assign(ssim_window="Gaussian, σ 1.5 px, 11 px")
+
+
+def make_attention(runs: pd.DataFrame) -> pd.DataFrame:
+    table = runs.merge(grid(block=range(1, 7), query=("cls", "object", "all")), how="cross")
+    table = table[table["block"] <= table["encoder_depth"]].reset_index(drop=True)
+    n_patches = (32 / table["patch_size"]) ** 2
+    return table.assign(
+        last_block=table["block"] == table["encoder_depth"],
+        object_attention=np.exp(effect(table) * table["block"] / 20) * 1.1 * jitter(table),
+        object_attention_elsewhere=1.1,
+        attention_distance=np.where(table["query"] == "cls", np.nan, 11 * jitter(table)),
+        attention_distance_uniform=np.where(table["query"] == "cls", np.nan, 13.5),
+        attention_entropy=(np.log(n_patches) - 0.5) * jitter(table),
+        attention_entropy_uniform=np.log(n_patches),
+        n_images=256,
+    )
+
+
+def make_separability(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture")) -> pd.DataFrame:
+    table = runs.merge(pd.DataFrame({"target": targets}), how="cross")
+    accuracy, silhouette = (0.3 + 0.1 * effect(table)) * jitter(table), (0.02 * effect(table) - 0.05) * jitter(table)
+    return table.assign(knn_accuracy=accuracy, silhouette=silhouette, chance=0.125, n_neighbours=20, n_images=1000)
+
+
+def make_tsne(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture"), n: int = 60) -> pd.DataFrame:
+    """Points of the first seed's models, ten classes in a circle."""
+    table = runs[runs["seed"] == runs["seed"].min()].merge(pd.DataFrame({"point": range(n)}), how="cross")
+    classes, noise = table.pop("point") % 10, np.random.default_rng(0).normal(size=(len(table), 2))
+    table = table.assign(x=10 * np.cos(classes) + noise[:, 0], y=10 * np.sin(classes) + noise[:, 1])
+    return table.assign(**{target: (classes + i) % 10 for i, target in enumerate(targets)})
+
+
+def make_corruptions(runs: pd.DataFrame, targets: Sequence[str] = ("label",)) -> pd.DataFrame:
+    table = runs.merge(grid(target=targets, corruption=list(CORRUPTIONS), severity=range(1, 6)), how="cross")
+    clean = 0.4 + 0.1 * effect(table)
+    return table.assign(
+        group=table["corruption"].map(CORRUPTIONS),
+        accuracy=(clean - 0.03 * table["severity"] - 0.05 * (table["corruption"] == "fog")) * jitter(table),
+        clean_accuracy=clean,
+        n_test=1000,
+    )
+
+
+def make_shape_bias(runs: pd.DataFrame, stimuli: Sequence[str] = ("leaves", "cue_conflict")) -> pd.DataFrame:
+    """Probes of two kinds of stimuli, the first of which has no images whose cues agree."""
+    table = runs.merge(pd.DataFrame({"stimuli": stimuli}), how="cross")
+    bias, first = (0.3 + 0.1 * effect(table)) * jitter(table), table["stimuli"] == stimuli[0]
+    return table.assign(
+        **{"shape_bias": bias, "low": bias - 0.04, "high": bias + 0.05, "n": np.where(first, 2000, 210)},
+        **{"n_classes": np.where(first, 5, 7), "probe_accuracy": 0.6 * jitter(table), "probe_chance": 0.2},
+        same_cue_accuracy=np.where(first, np.nan, 0.7 * jitter(table)),
+    )
+
+
+def make_dense(runs: pd.DataFrame, encoders: Sequence[str] = ("frozen", "fine-tuned")) -> pd.DataFrame:
+    """Heads for two targets, with learning rates of their own."""
+    runs = runs.rename(columns={name: f"pretraining_{name}" for name in ("base_lr", "epochs")})
+    table = runs.merge(grid(encoder=encoders, target=("segmentation", "depth")), how="cross")
+    is_depth, is_tuned = table["target"] == "depth", table["encoder"] == "fine-tuned"
+    better = 0.05 * effect(table) + 0.1 * is_tuned
+    return table.assign(
+        metric=np.where(is_depth, "rmse", "miou"),
+        score=np.where(is_depth, 0.3 - better, 0.6 + better) * jitter(table),
+        baseline=np.where(is_depth, 0.32, 0.45),
+        n_train=2000,
+        base_lr=np.where(np.arange(len(table)) % 2, 0.064, 0.256),
+        epochs=20,
+    )
+
+
+def make_levels(seeds: int = SEEDS) -> pd.DataFrame:
+    """Mean heights on two trees for patches of one leaf and of more, highest at a ratio of .5."""
+    table = grid(tree=("binary", "quad"), patch_size=(1, 4), mask_ratio=RATIOS, seed=range(seeds))
+    height = 1 + np.log2(table["patch_size"]) + 0.3 * table["mask_ratio"] * (1 - table["mask_ratio"])
+    return table.assign(depth=10, mean_height=height * jitter(table, 0.001))

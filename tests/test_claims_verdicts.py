@@ -322,7 +322,8 @@ def write_agreed_tables(tables: Path, configuration: str, frozen: Ledger) -> Non
         cells_of_table = pd.DataFrame(selectors).drop_duplicates(ignore_index=True)
         # Cells of other claims say nothing of these settings; a real table has each configuration once for a seed.
         for column in clusters[table]:
-            cells_of_table[column] = cells_of_table[column].fillna(pd.Series(-100.0 - cells_of_table.index))
+            known = cells_of_table.get(column, pd.Series(np.nan, cells_of_table.index))
+            cells_of_table[column] = known.fillna(pd.Series(-100.0 - cells_of_table.index))
         frame = cells_of_table.merge(pd.DataFrame({"seed": SEEDS}), how="cross")
         frame = frame.assign(**{measure: rng.uniform(0.1, 1, len(frame)) for measure in measures[table]})
         (tables / table).mkdir(parents=True, exist_ok=True)

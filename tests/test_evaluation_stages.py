@@ -116,6 +116,16 @@ def test_masks_hide_the_same_pixels_for_all_patch_sizes_and_more_at_higher_ratio
             np.testing.assert_array_equal(mask.repeat(p, 0).repeat(p, 1).ravel() == 0, low.visible)
 
 
+def test_a_models_objective_has_no_part_in_common_masks(config):
+    evaluated = ViewedModels(config, "ratios")  # of units of 2 px
+    model = evaluated.specs[0].model
+    margin = replace(model, image_size=16, mask_unit=8, loss_margin=3, loss_margin_control=True)
+    plain = replace(model, image_size=16, mask_unit=8)
+    noise = torch.rand(3, 64, generator=torch.Generator().manual_seed(0))
+    found = [evaluated.masks(one, 0.5, noise).mask for one in (margin, plain)]
+    assert torch.equal(*found)
+
+
 def test_a_seeds_images_and_masks_are_its_own_and_come_from_the_test_split(config):
     evaluated = ViewedModels(config, "ratios")
     first, second = evaluated.images(0), evaluated.images(1)

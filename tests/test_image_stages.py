@@ -12,7 +12,7 @@ from spatialmae.config import MODEL_ANALYSES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.probe.representation import represent
-from spatialmae.stages import attention, data, dense, embedding, plan, reconstruction, scenes, shift
+from spatialmae.stages import attention, corruptions, data, dense, embedding, plan, reconstruction, scenes, shape_bias
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.tables import read_table
 from spatialmae.train.plan import Plan
@@ -23,7 +23,8 @@ STAGES = {
     "reconstruction": reconstruction,
     "attention": attention,
     "embedding": embedding,
-    "shift": shift,
+    "corruptions": corruptions,
+    "shape_bias": shape_bias,
     "dense": dense,
 }
 
@@ -49,7 +50,7 @@ def config(values):
     for spec in written.runs:
         list(train_run(spec, written, Options(threads=1, device="cpu"), images))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shift, "CUES", {"n_train": 300, "n_validation": 100, "n_test": 100})
+        patch.setattr(shape_bias, "CUES", {"n_train": 300, "n_validation": 100, "n_test": 100})
         patch.setattr(attention, "N_IMAGES", 24)
         for stage in STAGES.values():
             stage.run(config, "ratios")

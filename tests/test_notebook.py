@@ -47,12 +47,13 @@ def test_notebooks_are_committed_without_outputs_and_with_parameters(path: Path)
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
     tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
-    drawn_for = {"training": "stages", "nonlinear": "evaluations"}.get(path.stem, "datasets")
+    drawn_for = {"training": "stages", "nonlinear": "evaluations", "images": "evaluations"}.get(path.stem, "datasets")
     assert set(re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), re.MULTILINE)) == PARAMETERS | {drawn_for}
 
 
 def test_there_is_a_notebook_for_every_stage_with_figures() -> None:
-    expected = {"statistics", "sweep", "features", "ising", "reach", "probes", "training", "nonlinear", "claims"}
+    expected = {"statistics", "sweep", "features", "ising", "reach", "probes", "hierarchy", "training", "nonlinear"}
+    expected |= {"images", "claims"}
     assert {path.stem for path in NOTEBOOKS} == expected
 
 

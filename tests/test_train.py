@@ -233,7 +233,9 @@ def test_a_run_is_named_by_every_setting():
         "masking": "bernoulli", "loss_on": "all", "norm_pix_loss": True, "noise_std": 0.1, "bottleneck": 3,
         "layer_norm_eps": 1e-5,
     }  # fmt: skip
-    assert set(other) == {f.name for f in fields(MAEConfig)}
+    margin = replace(MODEL, mask_unit=4, loss_margin=1)  # a unit of one patch leaves no room for one
+    names |= {replace(SPEC, model=replace(margin, loss_margin_control=control)).name for control in (False, True)}
+    assert {*other, "loss_margin", "loss_margin_control"} == {f.name for f in fields(MAEConfig)}
     names |= {replace(SPEC, model=replace(MODEL, **{name: value})).name for name, value in other.items()}
     train = {
         "epochs": 4, "batch_size": 32, "base_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 0.0, "weight_decay": 0.1,
@@ -243,7 +245,7 @@ def test_a_run_is_named_by_every_setting():
     assert set(train) == {f.name for f in fields(TrainConfig)}
     plain = replace(TRAIN, augmentation="none")  # the surrogate's only one
     names |= {replace(SPEC, train=replace(plain, **{name: value})).name for name, value in train.items()}
-    assert len(names) == 3 + len(other) + len(train)
+    assert len(names) == 3 + 2 + len(other) + len(train)
     assert replace(SPEC, train=replace(plain, surrogate="gaussian")).name.startswith("digits-gaussian-p2-")
     assert SPEC.name.startswith("digits-p2-m0.75-e3-s7-")
     model = MAEConfig.from_dict(MODEL.to_dict() | {"mlp_ratio": 4, "mask_unit": 2, "noise_std": 0})

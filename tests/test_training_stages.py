@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["datasets"]["leaves"]["source"] |= {"n_train": 40, "n_validation": 20, "n_test": 20}
-    values["training"] = {"ratios": values["training"]["ratios"]}
+    values["training"], values["evaluations"] = {"ratios": values["training"]["ratios"]}, {}
     values["training"]["ratios"] |= {"model": SIZES | {"decoder_heads": 1}, "grid": {"mask_ratio": [0.5, 0.75]}}
     values["training"]["ratios"]["train"] |= {"batch_size": 20}
     config = parse_config(values, "test")

@@ -93,9 +93,11 @@ AFTER_TRAINING = AFTER_ANALYSIS | {  # of models of leaves, which three evaluati
     "evaluate_reconstruction": 1,
     "evaluate_attention": 1,
     "evaluate_embedding": 1,
-    "evaluate_shift": 1,
+    "evaluate_corruptions": 1,
+    "evaluate_shape_bias": 1,
     "evaluate_dense": 1,
     "draw_nonlinear": 1,
+    "draw_images": 1,
 }
 AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     ("measure_features", "measure_reach", "draw_sweep", "draw_features", "draw_reach", "draw_probes"), 1
@@ -107,12 +109,15 @@ AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     ("module", "reruns"),
     [
         ("figures/reach.py", {"draw_reach", "write_report"}),
-        ("figures/training.py", {"draw_training", "draw_nonlinear", "write_report"}),
+        ("figures/training.py", {"draw_training", "draw_nonlinear", "draw_images", "write_report"}),
         ("analysis/reconstruction.py", {"collect_training", "draw_training", "write_report"}),
         ("train/trainer.py", {"train_models", "collect_training", "evaluate_second_order", *AFTER_TRAINING}),
         ("data/cifar10.py", set()),
         ("claims/rules.py", {*AFTER_ANALYSIS}),
-        ("analysis/reach.py", {"measure_reach", "draw_reach", "evaluate_jacobian", "draw_nonlinear", *AFTER_ANALYSIS}),
+        (
+            "analysis/reach.py",
+            {"measure_reach", "draw_reach", "evaluate_jacobian", "draw_nonlinear", "draw_images", *AFTER_ANALYSIS},
+        ),
     ],
 )
 def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, reruns):
@@ -145,9 +150,10 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, re
             "n_train: 2400",
             "n_train: 2300",
             {"prepare_data": 1, "measure_statistics": 1, "draw_statistics": 1, "solve_linear": 1, "probe_features": 3}
-            | {"train_models": 3, "collect_training": 3}
+            | {"train_models": 4, "collect_training": 4}
             | AFTER_SOLVING
-            | AFTER_TRAINING,
+            | AFTER_TRAINING
+            | {"evaluate_probe": 4, "evaluate_shape_bias": 2},
         ),
         ("minutes: 1", "minutes: 2", {}),
     ],

@@ -145,9 +145,7 @@ def probe(
 def evaluate(
     analysis: Annotated[
         str,
-        typer.Argument(
-            help="jacobian, second_order, probe, fine_tuning, reconstruction, attention, embedding, shift or dense."
-        ),
+        typer.Argument(help="One of those in docs/configuration.md, e.g. jacobian or probe."),
     ],
     evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
     config: ConfigOption = DEFAULT,

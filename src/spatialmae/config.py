@@ -354,11 +354,21 @@ MODEL_ANALYSES = {
     "reconstruction": ("reconstruction", ("image_quality",)),
     "attention": ("attention", ("attention",)),
     "embedding": ("embedding", ("separability", "tsne")),
-    "shift": ("shift", ("corruptions", "shape_bias")),
+    "corruptions": ("corruptions", ("corruptions",)),
+    "shape_bias": ("shape_bias", ("shape_bias",)),
     "dense": ("dense", ("dense",)),
 }
 ModelAnalysis = Literal[
-    "jacobian", "second_order", "probe", "fine_tuning", "reconstruction", "attention", "embedding", "shift", "dense"
+    "jacobian",
+    "second_order",
+    "probe",
+    "fine_tuning",
+    "reconstruction",
+    "attention",
+    "embedding",
+    "corruptions",
+    "shape_bias",
+    "dense",
 ]
 OF_PIXELS = ("jacobian", "second_order", "reconstruction")  # models that predict normalised patches have none
 
@@ -416,7 +426,7 @@ class Evaluation(_Strict):
     n_images: int = Field(8, ge=2, description="test images that Jacobians are taken of, for each seed")
     n_masks: Count = Field(4, description="masks that Jacobians are taken under, for each seed, each for all images")
     n_test: Count = Field(
-        1000, description="test images that `reconstruction`, `embedding` and `shift` look at, at most"
+        1000, description="test images that `reconstruction`, `embedding` and `corruptions` take, at most"
     )
     dense: Dense = Dense()
     fine_tuning: FineTuning | None = Field(

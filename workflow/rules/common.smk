@@ -220,6 +220,10 @@ NOTEBOOK_TABLES = {
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
     "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a][1]],
+    "images": [
+        *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
+        *("linear_probe", "model_reach", "levels"),
+    ],
     "claims": [],
 }
 CATEGORIES = {
@@ -229,6 +233,7 @@ CATEGORIES = {
     "hierarchy": "B: latent hierarchies",
     "training": "Non-linear MAE",
     "nonlinear": "Non-linear MAE",
+    "images": "B: features on images",
 }
 
 

@@ -29,7 +29,11 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             ENVIRONMENT
         threads: 1
         params:
-            subjects={"training": STAGES, "nonlinear": list(CONFIG.evaluations)}.get(notebook, DATASETS),
+            subjects={
+                "training": STAGES,
+                "nonlinear": list(CONFIG.evaluations),
+                "images": list(CONFIG.evaluations),
+            }.get(notebook, DATASETS),
             settings=settings("name", "first_seed"),
         message:
             f"Drawing figures: {notebook}"

@@ -19,6 +19,8 @@ class FigureKind:
         per_dataset: drawn once for each data set (training stage, evaluation) that has the table, or once for all.
         section: of the report.
         compares: drawn for evaluations alone whose models differ in more than the seed.
+        along: drawn for evaluations alone of which some models differ in this setting alone.
+        beside: another table that an evaluation must have for it.
     """
 
     name: str
@@ -28,6 +30,8 @@ class FigureKind:
     per_dataset: bool = True
     section: str = "Figures"
     compares: bool = False
+    along: str | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ _UNITS = "Points are jackknife pseudo-values of groups of images, bars their mea
 _SEEDS = "Points are training seeds, bars their mean and two-sided 95 % t interval."
 _ANALYSES = "Non-linear MAE: analyses"
 _HIERARCHY = "Latent hierarchies: theory"
+_IMAGES = "Latent hierarchies: experiments"
 
 CATALOGUE = (
     FigureKind(
@@ -299,6 +304,99 @@ CATALOGUE = (
         f"scratch. Learning rates were chosen on validation images ({{dataset}}; claims A12, A14). {_SEEDS}",
         section=_ANALYSES,
     ),
+    FigureKind(
+        "reconstruction",
+        "images",
+        "image_quality",
+        "What do models make of images of which nothing is masked? SSIM, FSIM, PSNR and squared error on test images "
+        "against what the models differ in. A loss on hidden patches never trains the output at visible ones; FSIM's "
+        f"wavelengths exceed small images, so compare orders only ({{dataset}}; claims B4). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "attention",
+        "images",
+        "attention",
+        "Does attention keep to the object? Attention of the last block, averaged over heads, in images of leaves with "
+        "known objects. Log-ratio: an image's own map against the mean map of other images, which knows positions "
+        "alone, so that 0 is no more than the object's usual place; attention that is spread evenly has the dotted "
+        f"distance and entropy ({{dataset}}; claims B5). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "attention_blocks",
+        "images",
+        "attention",
+        "Where along the encoder does attention keep to the object? The same log-ratio, and the distance of attention, "
+        f"by block ({{dataset}}; no claim). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "embedding",
+        "images",
+        "tsne",
+        "Do classes separate in the embedding, to look at? t-SNE of frozen features of test images, coloured by class, "
+        "models of the first seed. It shows clusters or none as its perplexity has it; the numbers are in the figure "
+        "after it ({dataset}; claims B6).",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "separability",
+        "images",
+        "separability",
+        "Do classes separate in the embedding, in numbers? Accuracy of k nearest neighbours, chance dotted, and "
+        f"silhouette of the classes in frozen features of test images ({{dataset}}; claims B6). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "probe_shift",
+        "images",
+        "corruptions",
+        "Does a probe of clean images hold on corrupted ones? Accuracy against severity, averaged over corruptions, "
+        "and, averaged over severities, against what the models differ in, by kind of corruption "
+        f"({{dataset}}; claims B8, whose test sets are out of reach). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "shape_bias",
+        "images",
+        "shape_bias",
+        "Do features go by shape or by texture? Of a probe's decisions for either of two conflicting cues, the share "
+        "for the shape's. A probe that guesses comes near .5 as well, so how well it sees at all stands beside "
+        f"({{dataset}}; claims B9, B11). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "dense_transfer",
+        "images",
+        "dense",
+        "Do features serve dense prediction? Segmentation and depth of leaves by a linear head on patch tokens, of "
+        "frozen and of fine-tuned encoders; dotted: the best answer that is the same for all images "
+        f"({{dataset}}; claims B10, COCO is out of reach). {_SEEDS}",
+        section=_IMAGES,
+    ),
+    FigureKind(
+        "boundary_loss",
+        "images",
+        "linear_probe",
+        "Does it help to leave the mask's boundary out of the loss, as paper B suggests? Accuracy of a linear probe, "
+        "and shape bias where it was measured, against the width left out; the control leaves out as many hidden "
+        f"pixels at random ({{dataset}}; claims B11). {_SEEDS}",
+        section=_IMAGES,
+        along="loss_margin",
+    ),
+    FigureKind(
+        "reach_and_level",
+        "images",
+        "model_reach",
+        "Do reach and level go together? Paper A's reach, under masks that all models share, beside what stands for "
+        "paper B's level of the latents in the same models, and the level itself on trees in theory, all against the "
+        "ratio that models were trained at. Below: whether each turns back at the highest ratio "
+        f"({{dataset}}; no claim). {_SEEDS}",
+        section=_IMAGES,
+        along="mask_ratio",
+        beside="linear_probe",
+    ),
 )
 
 NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))
@@ -333,6 +431,10 @@ def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigu
             datasets: list[str] = [] if kind.table is None else datasets_with(config, kind.table)
             if kind.compares:
                 datasets = [name for name in datasets if _models_differ(config, name)]
+            if kind.along:
+                datasets = [name for name in datasets if _have_models_along(config, name, kind.along)]
+            if kind.beside:
+                datasets = [name for name in datasets if name in datasets_with(config, kind.beside)]
             if kind.per_dataset:
                 figures += [DrawnFigure(kind, dataset) for dataset in datasets]
             elif datasets or kind.table is None:
@@ -344,3 +446,18 @@ def _models_differ(config: Config, evaluation: str) -> bool:
     """Whether the models of an evaluation differ in a setting other than the seed."""
     settings = [run.settings() for run in config.evaluation_runs(evaluation)]
     return any(len({row[name] for row in settings}) > 1 for name in settings[0].keys() - {"name", "seed"})
+
+
+_FOLLOWING = ("name", "seed", "realised_mask_ratio")  # from other settings, or no setting of the model
+
+
+def _have_models_along(config: Config, evaluation: str, setting: str) -> bool:
+    """Whether some models differ in a setting alone, see :func:`~spatialmae.figures.design.models_along`."""
+    own = [setting, *(["loss_margin_control"] if setting == "loss_margin" else [])]
+    kinds: dict[str, set] = {}
+    for run in config.evaluation_runs(evaluation):
+        settings = run.settings()
+        kind = tuple(settings.pop(name) for name in own)
+        same = str({name: value for name, value in settings.items() if name not in _FOLLOWING})
+        kinds.setdefault(same, set()).add(kind)
+    return any(len(found) > 1 for found in kinds.values())

@@ -7,12 +7,15 @@ Models of one configuration differ in their seed alone. Configurations that diff
   those that share all other settings with the centre;
 - as a grid are drawn in lines along one number, the masking ratio if it can be: lines of at least two on average;
 - in any other way stand side by side under short names.
+
+Where losses leave out a margin, or as many random pixels as its control, both are lines along the margin, and models
+without one belong to both.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +35,9 @@ _LABELS = {
     "encoder_depth": "encoder depth (blocks)",
     "decoder_depth": "decoder depth (blocks)",
     "noise_std": "noise σ (channel deviations)",
+    "loss_margin": "margin left out of the loss (px)",
 }
+_CONTROL = "loss_margin_control"
 # Settings that decide the network before training: models that differ in others alone start as the same one.
 _NETWORK = {
     *("patch_size", "encoder_dim", "encoder_depth", "encoder_heads", "decoder_dim", "decoder_depth", "decoder_heads"),
@@ -103,6 +108,7 @@ class Comparison:
             if "predictor" in rows and name not in _NETWORK:
                 fits |= rows["predictor"] == "untrained"
             rows = rows[fits]
+        rows = _in_both_lines(rows, self.setting, self.apart)
         return rows.assign(**{ALONG: rows[self.setting]}) if self.setting else rows.merge(self.places, how="left")
 
     def lines(self, table: pd.DataFrame) -> list[Line]:
@@ -131,6 +137,9 @@ class Comparison:
         if self.setting is None:
             axes.set_xticks(list(self.names), [name.replace(", ", ",\n") for name in self.names.values()])
             axes.set_xlim(low - 0.5, high + 0.5)
+        elif low == high:
+            theme.plain_ticks(axes.xaxis, self.names)
+            axes.set_xlim(low - 0.5, high + 0.5)
         elif low > 0:
             theme.log2_axis(axes.xaxis, self.names)
             axes.set_xlim(low * (low / high) ** _MARGIN, high * (high / low) ** _MARGIN)
@@ -146,15 +155,24 @@ def compare(table: pd.DataFrame) -> list[Comparison]:
         table: name, seed and every setting; rows of no run have no name.
     """
     names, models = _configurations(table)
-    centre = _centre(models[names])
+    has_control = {"loss_margin", _CONTROL} <= set(names)
+    numbers = [name for name in names if not (has_control and name == _CONTROL)]
+    centre = _centre(models, numbers)
     if centre is not None:
         return [
-            _along(name, models, colormap, held={other: centre[other] for other in names if other != name})
-            for name, colormap in zip(names, itertools.cycle(_COLORMAPS))
+            _along(
+                name,
+                models,
+                colormap,
+                held={other: centre[other] for other in numbers if other != name},
+                apart=[_CONTROL] if has_control and name == "loss_margin" else [],
+            )
+            for name, colormap in zip(numbers, itertools.cycle(_COLORMAPS))
         ]
     for name in sorted(names, key=lambda name: name != "mask_ratio"):
         apart = [other for other in names if other != name]
-        if _is_number(models[name]) and 2 * len(models[apart].drop_duplicates()) <= len(models):
+        rows = _in_both_lines(models, name, apart)
+        if _is_number(models[name]) and 2 * len(rows[apart].drop_duplicates()) <= len(rows):
             return [_along(name, models, _COLORMAPS[0], apart=apart)]
     return [_as_categories(names, models)]
 
@@ -167,15 +185,38 @@ def compare_at_once(table: pd.DataFrame) -> Comparison:
     compared = compare(table)
     if len(compared) == 1:
         return compared[0]
-    centre = _centre_of(compared)
+    centre: dict[str, Any] = _centre_of(compared)
+    if any(comparison.apart for comparison in compared):
+        centre[_CONTROL] = False
     rows, labels, styles = [centre], [_BASELINE], [theme.Style("black", "*")]
-    for comparison, marker in zip(compared, itertools.cycle(theme.MARKERS)):
-        for value, label in comparison.names.items():
-            if value != centre[str(comparison.setting)]:
-                rows.append(centre | {str(comparison.setting): value})
-                labels.append(label)
-                styles.append(theme.Style(comparison.styles[value].color, marker))
+    markers = itertools.cycle(theme.MARKERS)
+    for comparison in compared:
+        for line in comparison.lines(table):
+            marker = next(markers)
+            for point in comparison.points(line):
+                own = point.rows.iloc[0][[str(comparison.setting), *comparison.apart]].to_dict()
+                if own[str(comparison.setting)] != centre[str(comparison.setting)]:
+                    rows.append(centre | own)
+                    labels.append(", ".join(filter(None, (point.label, line.label))))
+                    styles.append(theme.Style(point.style.color, marker))
     return _side_by_side(pd.DataFrame(rows), labels, styles)
+
+
+def models_along(table: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """The rows of models that others differ from in one setting alone, for :func:`compare_along`; there may be none.
+
+    Along ``loss_margin`` its control is no other setting.
+    """
+    rows = table[table["name"].notna()]
+    own = [setting, *([_CONTROL] if setting == "loss_margin" else [])]
+    same = [name for name in varied(rows) if name not in own]
+    kinds = rows.assign(all=0, kind=rows[own].astype(str).agg(" ".join, axis=1)).groupby(["all", *same], dropna=False)
+    return rows[kinds["kind"].transform("nunique") > 1]
+
+
+def compare_along(table: pd.DataFrame, setting: str) -> Comparison:
+    """The comparison along one setting, whatever else the models of :func:`models_along` differ in."""
+    return _along(setting, table, _COLORMAPS[0], apart=[name for name in varied(table) if name != setting])
 
 
 def configurations(table: pd.DataFrame) -> list[Line]:
@@ -243,14 +284,26 @@ def _configurations(table: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     return names, rows[shown].drop_duplicates().sort_values(names, ignore_index=True)
 
 
-def _centre(models: pd.DataFrame) -> dict[str, float] | None:
-    """The configuration from which each other one differs in a single number; None: there is none."""
-    if not all(_is_number(models[name]) for name in models):
+def _centre(models: pd.DataFrame, names: Sequence[str]) -> dict[str, float] | None:
+    """The configuration from which each other one differs in a single number of these; None: there is none.
+
+    Where margins have controls, it is one without a margin, which belongs to both.
+    """
+    if not all(_is_number(models[name]) for name in names):
         return None
-    for _, one in models.iterrows():
-        if ((models != one).sum(axis=1) <= 1).all():
+    has_control = _CONTROL in models and len(names) > 1
+    candidates = models[models["loss_margin"] == 0] if has_control else models
+    for _, one in candidates[names].iterrows():
+        if ((models[names] != one).sum(axis=1) <= 1).all():
             return {str(name): float(value) for name, value in one.items()}
     return None
+
+
+def _in_both_lines(rows: pd.DataFrame, setting: str | None, apart: Sequence[str]) -> pd.DataFrame:
+    """Along ``loss_margin``, the rows with those without a margin, which its control starts from as well, once more."""
+    if setting != "loss_margin" or _CONTROL not in apart:
+        return rows
+    return pd.concat([rows, rows[rows["loss_margin"] == 0].assign(**{_CONTROL: True})])
 
 
 def _is_number(values: pd.Series) -> bool:
@@ -289,9 +342,14 @@ def _short_names(names: list[str], models: pd.DataFrame) -> list[str]:
     short = []
     for row in models.to_dict("records"):
         alike = models[models["kind"] == row["kind"]]
-        own = [setting_label(name, row[name]) for name in names if len(alike[name].unique()) > 1]
+        own = [setting_label(name, row[name]) for name in names if len(alike[name].unique()) > 1 and _tells(name, row)]
         short.append(", ".join([row["kind"], *own] if several else own))
     return short
+
+
+def _tells(name: str, row: Mapping[str, Any]) -> bool:
+    """Whether a setting says something of a model: what is left out does not, without a margin."""
+    return name != _CONTROL or row.get("loss_margin") != 0
 
 
 def _objective(mask_ratio: float, noise_std: float) -> str:

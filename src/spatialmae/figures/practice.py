@@ -130,7 +130,7 @@ def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
             memory_bytes, every setting of the models, those of their training with the prefix ``pretraining_``.
         evaluation: its name.
     """
-    table = _with_pretraining(table)
+    table = with_pretraining(table)
     table = table.assign(blocks=_blocks(table), memory_mib=table["memory_bytes"] / 2**20)
     scratch = table["from_scratch"].astype(bool)
     tuned = table[~scratch]
@@ -144,7 +144,7 @@ def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
     return figure
 
 
-def _with_pretraining(table: pd.DataFrame) -> pd.DataFrame:
+def with_pretraining(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the settings of the models' own training instead of those of fine-tuning of the same names."""
     prefix = "pretraining_"
     replaced = [name for name in table if f"{prefix}{name}" in table]

@@ -19,7 +19,11 @@ from spatialmae.model.config import MAEConfig
 from spatialmae.train.settings import TrainConfig
 
 _SETTINGS = [f.name for f in (*fields(MAEConfig), *fields(TrainConfig))]
-_NAMES = {"mask_ratio": "m = {:.2g}", "patch_size": "patch {:.0f} px", "mask_unit": "mask unit {:.0f} px"}
+_NAMES = {
+    **{"mask_ratio": "m = {:.2g}", "patch_size": "patch {:.0f} px", "mask_unit": "mask unit {:.0f} px"},
+    "loss_margin": "margin {:.0f} px",
+}
+_CHOICES = {"loss_margin_control": {False: "boundary left out", True: "as many random pixels left out"}}
 _COLUMNS = 3  # of panels
 _TITLE_LINE = 0.14  # inches
 _LEAST_TICKS = 3  # of the loss
@@ -42,6 +46,8 @@ def setting_label(name: str, value: Any) -> str:
         return f"no {name.replace('_', ' ')}"
     if name in _NAMES:
         return _NAMES[name].format(value)
+    if name in _CHOICES:
+        return _CHOICES[name][bool(value)]
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     return f"{name.replace('_', ' ')} {format(value, '.3g') if number else value}"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pandas as pd
 from tqdm import tqdm
 
@@ -33,7 +36,7 @@ def run(config: Config, name: str) -> None:
             found = dense_rows(trained, data, head, spec.seed)
             # Settings of the training before it, under names of their own.
             keys = {f"pretraining_{key}" if key in head.to_dict() else key: v for key, v in spec.settings().items()}
-            rows += [keys | {"encoder": encoder} | row for row in found]
+            rows += [keys | {"encoder": encoder} | row | {"log_gain": _log_gain(row)} for row in found]
     write_table(Layout.of(config).table("dense", name), pd.DataFrame(rows))
 
 
@@ -43,3 +46,9 @@ def _heads(settings: Dense) -> dict[str, DenseConfig]:
         epochs = settings.fine_tuning_epochs
         heads["fine-tuned"] = DenseConfig(n_train=None, n_blocks=None, epochs=epochs, base_lr=TRAINED_RATES)
     return heads
+
+
+def _log_gain(row: dict[str, Any]) -> float:
+    """How much better than the baseline, as a log-ratio that is positive for the better one; NaN if all diverged."""
+    ratio = row["score"] / row["baseline"]
+    return math.log(ratio if row["metric"] == "miou" else 1 / ratio) if ratio > 0 else math.nan

@@ -92,7 +92,10 @@ class EvaluationSet:
 
     def masks(self, model: MAEConfig, mask_ratio: float, noise: Float[Tensor, "N units"]) -> Masks:
         """Masks for a model: the same pixels, whatever its patch size and the masking that it was trained with."""
-        return Masks.from_noise(replace(model, mask_ratio=mask_ratio, mask_unit=self.mask_unit, masking="fixed"), noise)
+        # A loss's margin may not fit into these units, and has no part in masks.
+        geometry = replace(model, loss_margin=0, loss_margin_control=False)
+        masked = replace(geometry, mask_ratio=mask_ratio, mask_unit=self.mask_unit, masking="fixed")
+        return Masks.from_noise(masked, noise)
 
     def _folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(Layout.of(self.config).runs / spec.name)

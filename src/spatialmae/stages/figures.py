@@ -18,6 +18,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
     subjects = {
         "training": {"stages": list(config.training)},
         "nonlinear": {"evaluations": list(config.evaluations)},
+        "images": {"evaluations": list(config.evaluations)},
         "hierarchy": {"datasets": ["hierarchy"]},
     }
     run_notebook(

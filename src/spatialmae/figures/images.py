@@ -1,0 +1,595 @@
+"""Figures of paper B's experiments on images (B4–B6, B8–B11), and of its level beside paper A's reach.
+
+The tables hold every setting of the models; :mod:`spatialmae.figures.design` finds in them what models are drawn along.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+from spatialmae.figures import theme
+from spatialmae.figures.design import (
+    ALONG,
+    Comparison,
+    Line,
+    compare,
+    compare_along,
+    configurations,
+    draw_level,
+    draw_reference,
+    models_along,
+    state_centre,
+    state_seeds,
+)
+from spatialmae.figures.practice import with_pretraining
+
+Values = tuple[pd.DataFrame, str]
+"""Rows of models, and the column that is drawn."""
+
+_QUALITIES = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR (dB)", "mse": "MSE (intensities 0–1)"}
+_QUERIES = {"cls": "of [CLS]", "object": "of the object's tokens"}
+_GROUPS = ("noise", "blur", "weather", "digital")
+_SCORES = {"miou": "mIoU (higher is better)", "rmse": "RMSE (lower is better)"}
+_REACH = "rms_radius_squared"
+_TREES = {"binary": "binary tree", "quad": "quad-tree"}
+
+_COLUMNS = 3  # of panels
+_SCATTERS = 5  # in a row
+_TITLE_WIDTH = 22  # characters above a scatter
+_REFERENCES = (":", "-.")  # line styles
+_SAME = 1e-6  # relative difference of what is the same for all models
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What one panel shows along a comparison.
+
+    Attributes:
+        ylabel: of its axis.
+        kinds: rows and column of each kind of value; the name "" is for one that needs none.
+        title: above it.
+        references: what the values are held against.
+    """
+
+    ylabel: str
+    kinds: Mapping[str, Values]
+    title: str = ""
+    references: Mapping[str, Values] = field(default_factory=dict)
+
+
+def reconstruction(table: pd.DataFrame, evaluation: str) -> Figure:
+    """SSIM, FSIM, PSNR and MSE of reconstructed unmasked images against what the models differ in.
+
+    Args:
+        table: ``image_quality``: seed, ssim, fsim, psnr (dB), mse (of intensities 0 … 1), clipped (share of the
+            output), n_images, ssim_window, and every setting.
+        evaluation: its name.
+    """
+    compared = compare(table)
+    panels = [_Panel(label, {"": (table, value)}) for value, label in _QUALITIES.items()]
+    figure = _draw_panels([panels[:2], panels[2:]], compared, height=1.7)
+    clipped = f"{100 * table['clipped'].min():.2g} to {100 * table['clipped'].max():.2g} %"
+    theme.note(
+        figure,
+        f"{evaluation}, {table['n_images'].max():,} test images of which nothing is masked",
+        state_seeds(table, "ssim_window", "ssim"),
+        f"SSIM's window: {', '.join(table['ssim_window'].unique())}",
+        f"{clipped} of a model's output lay outside the range of images and was clipped",
+        *state_centre(compared),
+    )
+    return figure
+
+
+def attention(table: pd.DataFrame, evaluation: str) -> Figure:
+    """Attention of the last block: its preference for the object, its distance and its entropy.
+
+    Args:
+        table: ``attention``: seed, block, last_block, query (cls, object), object_attention and
+            object_attention_elsewhere (a token's share over the mean token's, of the image's own map and of other
+            images' mean map), attention_distance (px; missing of cls), attention_entropy (nats), both with ``_uniform``
+            for uniform attention, n_images, and every setting.
+        evaluation: its name.
+    """
+    compared = compare(table)
+    last = _with_log_ratio(table[table["last_block"].astype(bool)])
+    queries = {label: last[last["query"] == query] for query, label in _QUERIES.items()}
+    uniform = queries[_QUERIES["object"]]
+    panels = [
+        _Panel(
+            "log-ratio",
+            {label: (rows, "log_ratio") for label, rows in queries.items()},
+            "Attention on the object",
+            {"position alone": (last.assign(none=0.0), "none")},
+        ),
+        *(
+            _Panel(
+                f"{name} ({unit})",
+                {label: (rows, f"attention_{name}") for label, rows in queries.items()},
+                f"Attention {name}",
+                {"uniform attention": (uniform, f"attention_{name}_uniform")},
+            )
+            for name, unit in (("distance", "px"), ("entropy", "nats"))
+        ),
+    ]
+    figure = _draw_panels([panels], compared, height=2.0)
+    _note_attention(figure, table, evaluation, state_seeds(last, "query", "log_ratio"), "last block", compared)
+    return figure
+
+
+def attention_blocks(table: pd.DataFrame, evaluation: str) -> Figure:
+    """Attention on the object and attention distance by block, a line for each configuration.
+
+    Args:
+        table: ``attention``, see :func:`attention`.
+        evaluation: its name.
+    """
+    table = _with_log_ratio(table)
+    panels = [(query, "log_ratio", "log-ratio", f"On the object, {label}") for query, label in _QUERIES.items()]
+    panels.append(("object", "attention_distance", "distance (px)", f"Distance, {_QUERIES['object']}"))
+    figure, axes = theme.panels(1, len(panels), height=2.2, sharey="none")
+    for axis, (query, value, ylabel, title) in zip(axes[0], panels, strict=True):
+        for one in configurations(table):
+            theme.draw_series(axis, one.rows[one.rows["query"] == query], "block", value, one.style, one.label)
+        if value == "log_ratio":
+            axis.axhline(0, color=theme.GREY, linestyle=":", label="position alone", zorder=1.8)
+        axis.set(title=title, xlabel="block", ylabel=ylabel)
+        axis.set_xticks(sorted(table["block"].unique()))
+        axis.set_xlim(0.5, table["block"].max() + 0.5)
+    theme.legend_above(figure, axes.flat)
+    keyed = table.assign(drawn=table["query"] + table["block"].astype(str))
+    _note_attention(figure, table, evaluation, state_seeds(keyed, "drawn", "log_ratio"), "all blocks", compare(table))
+    return figure
+
+
+def _with_log_ratio(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(log_ratio=np.log(table["object_attention"] / table["object_attention_elsewhere"]))
+
+
+def _note_attention(
+    figure: Figure, table: pd.DataFrame, evaluation: str, seeds: str, blocks: str, compared: Sequence[Comparison]
+) -> None:
+    theme.note(
+        figure,
+        f"{evaluation}, {blocks}, mean over heads and over {table['n_images'].max():,} unmasked images of leaves",
+        seeds,
+        "log-ratio: an image's own map against the mean map of other images",
+        *state_centre(compared),
+    )
+
+
+def separability(table: pd.DataFrame, evaluation: str) -> Figure:
+    """Accuracy of k nearest neighbours and silhouette of classes in frozen features; a row for each target.
+
+    Args:
+        table: ``separability``: seed, target, knn_accuracy and chance (fractions of the images), silhouette (−1 … 1),
+            n_neighbours, n_images, and every setting.
+        evaluation: its name.
+    """
+    compared = compare(table)
+    panels = []
+    for target, rows in _parts(table, "target"):
+        accuracy = f"accuracy, {target}\n(fraction)"
+        chance = {"chance": (rows, "chance")}
+        panels.append(
+            [
+                _Panel(accuracy, {"": (rows, "knn_accuracy")}, "k nearest neighbours", chance),
+                _Panel(f"silhouette, {target}\n(−1 … 1)", {"": (rows, "silhouette")}, "Silhouette of classes"),
+            ]
+        )
+    figure = _draw_panels(panels, compared, height=1.9)
+    about = f"{evaluation}, frozen encoders, {table['n_images'].max():,} test images, k = {table['n_neighbours'].max()}"
+    seeds = state_seeds(table, "target", "knn_accuracy")
+    theme.note(figure, about, seeds, "nothing is fitted", *state_centre(compared))
+    return figure
+
+
+def embedding(table: pd.DataFrame, evaluation: str) -> Figure:
+    """A t-SNE of each model of the first seed, its points coloured by class.
+
+    A row for each target, if the models fit into one; else the first target alone.
+
+    Args:
+        table: ``tsne``: seed, x, y, the class of each point in a last column for each target, and every setting.
+        evaluation: its name.
+    """
+    models = configurations(table)
+    targets = list(table.columns[table.columns.get_loc("y") + 1 :])
+    if len(models) > _SCATTERS:
+        targets = targets[:1]
+    columns = min(len(models), _SCATTERS)
+    cells = [(target, model) for target in targets for model in models]
+    figure, axes = theme.panels(-(-len(cells) // columns), columns, height=1.5, sharex="none", sharey="none")
+    classes = sorted({label for target in targets for label in table[target].unique()})
+    styles = theme.category_styles([f"class {label}" for label in classes])
+    for place, (target, model) in enumerate(cells):
+        axis = axes.flat[place]
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel("t-SNE 1" if place + columns >= len(cells) else "")
+        axis.set_ylabel(f"{target}\nt-SNE 2" if place % columns == 0 else "")
+        axis.set_title(textwrap.fill(model.label, _TITLE_WIDTH) if target == targets[0] else "", fontsize=7)
+        for label, rows in model.rows.groupby(target):
+            name = f"class {label}"
+            style = styles[name]
+            drawn = {"color": [style.color], "marker": style.marker, "s": 5, "linewidths": 0, "alpha": 0.7}
+            axis.scatter(rows["x"], rows["y"], **drawn, label=name, rasterized=True)
+    for axis in axes.flat[len(cells) :]:
+        axis.set_axis_off()
+    theme.legend_above(figure, axes.flat)
+    for handle in figure.legends[0].legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([20])
+    points = len(models[0].rows)
+    theme.note(
+        figure,
+        f"{evaluation}, seed {table['seed'].iloc[0]} alone, {points:,} test images",
+        "axes have no unit; sizes of clusters and distances between them mean little, so numbers are judged instead",
+        *state_centre(compare(table)),
+    )
+    return figure
+
+
+def probe_shift(table: pd.DataFrame, evaluation: str) -> Figure:
+    """Accuracy of a linear probe against the severity of corruptions, and by their kind; a row for each target.
+
+    Args:
+        table: ``corruptions``: name, seed, target, corruption, group, severity, accuracy and clean_accuracy (fractions
+            of the test images), n_test, and every setting.
+        evaluation: its name.
+    """
+    compared = compare(table)
+    clean = table.assign(accuracy=table["clean_accuracy"], severity=0).drop_duplicates(["name", "target"])
+    by_severity = pd.concat([clean, _average(table, ["target", "severity"], "accuracy")])
+    kinds = {"not corrupted": clean, "all corruptions": _average(table, ["target"], "accuracy")}
+    by_group = _average(table, ["target", "group"], "accuracy")
+    kinds |= {group: by_group[by_group["group"] == group] for group in _GROUPS if (by_group["group"] == group).any()}
+    targets = list(table["target"].unique())
+    figure, axes = theme.panels(len(targets), 1 + len(compared), height=2.4, sharex="col", sharey="row")
+    models = configurations(by_severity)
+    styles = _styles_after(len(models) if models[0].style.color in theme.PALETTE else 0, list(kinds))
+    for line, target in zip(axes, targets, strict=True):
+        for one in configurations(by_severity[by_severity["target"] == target]):
+            theme.draw_series(line[0], one.rows, "severity", "accuracy", one.style, one.label)
+        line[0].set_xticks(sorted(by_severity["severity"].unique()))
+        of_target = {kind: (rows[rows["target"] == target], "accuracy") for kind, rows in kinds.items()}
+        for axis, comparison in zip(line[1:], compared, strict=True):
+            _draw_kinds(axis, comparison, of_target, styles)
+            comparison.set_axis(axis)
+    theme.label_outer(axes, "", [f"accuracy, {target}\n(fraction)" for target in targets])
+    for axis, label in zip(axes[-1], ["severity", *(comparison.label for comparison in compared)], strict=True):
+        axis.set_xlabel(label)
+    theme.legend_above(figure, axes.flat)
+    theme.note(
+        figure,
+        f"{evaluation}, probes of clean training images on {table['n_test'].max():,} test images",
+        state_seeds(by_severity, "target", "accuracy"),
+        f"means over {table['corruption'].nunique()} corruptions, on the right also over severities; 0: not corrupted",
+        *state_centre(compared),
+    )
+    return figure
+
+
+def shape_bias(table: pd.DataFrame, evaluation: str) -> Figure:
+    """Shape bias, and how well its probe sees the images, against what the models differ in; a row for each stimuli.
+
+    Args:
+        table: ``shape_bias``: seed, stimuli, shape_bias (fraction of the decisions for either cue) with its interval
+            low to high, n (images), n_classes, probe_accuracy with probe_chance, same_cue_accuracy (missing without
+            images whose cues agree), and every setting.
+        evaluation: its name.
+    """
+    compared = compare(table)
+    panels = []
+    for stimuli, rows in _parts(table, "stimuli"):
+        shown, rows = _plain(stimuli), rows.assign(even=0.5, one_of_all=1 / rows["n_classes"])
+        accuracies: dict[str, Values] = {"own test images": (rows, "probe_accuracy")}
+        chances: dict[str, Values] = {"chance": (rows, "probe_chance")}
+        if rows["same_cue_accuracy"].notna().any():
+            accuracies["cues that agree"] = (rows, "same_cue_accuracy")
+            chances["chance where cues agree"] = (rows, "one_of_all")
+        bias = {"conflicting cues": (rows, "shape_bias")}
+        even = {"as often shape as texture": (rows, "even")}
+        panels.append(
+            [
+                _Panel(f"shape bias, {shown}\n(fraction)", bias, "Shape bias", even),
+                _Panel(f"accuracy, {shown}\n(fraction)", accuracies, "The same probe", chances),
+            ]
+        )
+    figure = _draw_panels(panels, compared, height=1.9)
+    half = ((table["high"] - table["low"]) / 2).groupby(table["stimuli"], sort=False).max()
+    wide = ", ".join(f"± {width:.2g} ({_plain(str(stimuli))})" for stimuli, width in half.items())
+    theme.note(
+        figure,
+        f"{evaluation}, linear probes of frozen encoders",
+        state_seeds(table, "stimuli", "shape_bias"),
+        f"one model's own 95 % Wilson interval over images: at most {wide}",
+        "a probe that guesses comes near .5",
+        *state_centre(compared),
+    )
+    return figure
+
+
+def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
+    """Scores of segmentation and depth from frozen and fine-tuned encoders against what the models differ in.
+
+    Args:
+        table: ``dense``: seed, encoder (frozen, fine-tuned), target, metric, score (mIoU; of depth the root mean
+            squared error, in units of its range; missing where training diverged), baseline (of a constant answer),
+            n_train, every setting of the models, those of their training with the prefix ``pretraining_``.
+        evaluation: its name.
+    """
+    table = with_pretraining(table)
+    compared = compare(table)
+    panels = []
+    for target, rows in _parts(table, "target"):
+        kinds = {f"{encoder} encoder": (part, "score") for encoder, part in _parts(rows, "encoder")}
+        score = _SCORES[rows["metric"].iloc[0]]
+        panels.append(_Panel(score, kinds, target.capitalize(), {"the same answer for all": (rows, "baseline")}))
+    figure = _draw_panels([panels], compared, height=2.2)
+    kinds = table["target"] + table["encoder"]
+    theme.note(
+        figure,
+        f"{evaluation}, linear heads trained on {table['n_train'].max():,} images of leaves",
+        state_seeds(table.assign(kind=kinds), "kind", "score"),
+        "RMSE in units of depth's range",
+        *state_centre(compared),
+    )
+    return figure
+
+
+def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, evaluation: str) -> Figure:
+    """Accuracy of a linear probe and shape bias against the margin that the loss leaves out, beside its control.
+
+    Models without a margin belong to both lines; those that others differ from in more are not shown.
+
+    Args:
+        probe: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), and every setting,
+            ``loss_margin`` (px) and ``loss_margin_control`` among them.
+        bias: ``shape_bias``, see :func:`shape_bias`; None: not measured.
+        evaluation: its name.
+    """
+    probe = models_along(probe, "loss_margin")
+    compared = compare_along(probe, "loss_margin")
+    panels = [
+        _Panel("accuracy (fraction)", {"": (rows, "accuracy")}, f"Linear probe, {target}")
+        for target, rows in _parts(probe, "target")
+    ]
+    if bias is not None:
+        for stimuli, rows in _parts(models_along(bias, "loss_margin"), "stimuli"):
+            title = f"Shape bias, {_plain(stimuli)}"
+            panels.append(_Panel("shape bias (fraction)", {"": (rows, "shape_bias")}, title))
+    figure = _draw_panels(_in_rows(panels), [compared], height=2.2)
+    seeds = state_seeds(probe, "target", "accuracy")
+    # Small effects are looked for, which levels far off would hide.
+    chance = ", ".join(f"{rows['chance'].mean():.2g} ({target})" for target, rows in _parts(probe, "target"))
+    facts = ["margin 0: the loss is on all hidden pixels"] if 0 in compared.names else []
+    facts.append(f"a probe that guesses has an accuracy of {chance}")
+    theme.note(figure, f"{evaluation}, frozen encoders", seeds, *facts)
+    return figure
+
+
+def reach_and_level(tables: Mapping[str, pd.DataFrame], evaluation: str) -> Figure:
+    """Paper A's reach and paper B's level of the same models against the ratio that they were trained at.
+
+    The note says of each measure whether it turns back between the two highest ratios, by differences within seeds.
+
+    Args:
+        tables: ``model_reach`` and ``linear_probe``; of ``image_quality``, ``attention``, ``shape_bias`` and ``levels``
+            (of latent hierarchies: tree, depth, patch_size, mask_ratio, seed, mean_height) those that there are.
+        evaluation: its name.
+    """
+    probe = models_along(tables["linear_probe"], "mask_ratio")
+    compared = compare_along(probe, "mask_ratio")
+    reach = _at_common_masks(tables["model_reach"], float(probe["evaluation_mask_ratio"].iloc[0]))
+    panels = [_Panel("rms radius of J² (px)", {"": (reach, _REACH)}, "A: reach"), *_level_panels(tables, probe)]
+    if "levels" in tables:
+        panels.append(_theory_panel(tables["levels"]))
+    figure = _draw_panels(_in_rows(panels), [compared], height=1.7)
+    theme.note(
+        figure,
+        f"{evaluation}, reach under masks of ratio {reach['evaluation_mask_ratio'].iloc[0]:.2g} for all",
+        state_seeds(reach, "evaluation_mask_ratio", _REACH),
+        *(["theory: patches of one leaf, points are simulations"] if "levels" in tables else []),
+        *_state_turns(panels, compared),
+    )
+    return figure
+
+
+def _at_common_masks(reach: pd.DataFrame, mask_ratio: float) -> pd.DataFrame:
+    """Trained models along the ratio, under the evaluation masks whose ratio is nearest to that of other measures."""
+    models = models_along(reach[reach["predictor"] == "trained"], "mask_ratio")
+    evaluated = models["evaluation_mask_ratio"]
+    nearest = min(evaluated.unique(), key=lambda ratio: abs(ratio - mask_ratio))
+    return models[evaluated == nearest]
+
+
+def _level_panels(tables: Mapping[str, pd.DataFrame], probe: pd.DataFrame) -> list[_Panel]:
+    """What stands for the level of the latents in models, of what was measured."""
+    panels = [
+        _Panel("accuracy (fraction)", {"": (rows, "accuracy")}, f"B: linear probe, {target}")
+        for target, rows in _parts(probe, "target")
+    ]
+    if "image_quality" in tables:
+        rows = models_along(tables["image_quality"], "mask_ratio")
+        panels.append(_Panel("SSIM", {"": (rows, "ssim")}, "B: SSIM, nothing masked"))
+    if "attention" in tables:
+        rows = _with_log_ratio(models_along(tables["attention"], "mask_ratio"))
+        rows = rows[rows["last_block"].astype(bool) & (rows["query"] == "cls")]
+        panels.append(_Panel("log-ratio", {"": (rows, "log_ratio")}, "B: [CLS] on the object"))
+    if "shape_bias" in tables:
+        panels += [
+            _Panel("shape bias (fraction)", {"": (rows, "shape_bias")}, f"B: shape bias, {_plain(stimuli)}")
+            for stimuli, rows in _parts(models_along(tables["shape_bias"], "mask_ratio"), "stimuli")
+        ]
+    return panels
+
+
+def _theory_panel(levels: pd.DataFrame) -> _Panel:
+    """The mean height of the shared latents on each tree, for patches of one leaf."""
+    rows = levels[levels["patch_size"] == levels["patch_size"].min()]
+    kinds = {name: (rows[rows["tree"] == tree], "mean_height") for tree, name in _TREES.items()}
+    return _Panel("mean height (levels)", kinds, "B: level in theory")
+
+
+def _plain(stimuli: str) -> str:
+    return stimuli.replace("_", " ")
+
+
+def _parts(table: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
+    """The rows for each value of a column, in the table's order."""
+    return [(str(value), rows) for value, rows in table.groupby(by, sort=False)]
+
+
+def _average(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """A row of each model for each combination of ``by``, with the mean of a column."""
+    keys = ["name", *by]
+    means = table.groupby(keys, as_index=False)[value].mean()
+    return table.drop(columns=value).drop_duplicates(keys).merge(means, on=keys)
+
+
+def _in_rows(panels: Sequence[_Panel]) -> list[list[_Panel]]:
+    """Panels in rows of about equal length, the last perhaps shorter."""
+    rows = -(-len(panels) // _COLUMNS)
+    columns = -(-len(panels) // rows)
+    return [list(panels[start : start + columns]) for start in range(0, len(panels), columns)]
+
+
+def _draw_panels(panels: Sequence[Sequence[_Panel]], compared: Sequence[Comparison], *, height: float) -> Figure:
+    """Rows of panels with one legend; of a cross each panel is a row, with a column for each setting.
+
+    ``height`` is that of a row in inches.
+    """
+    is_cross = len(compared) > 1
+    if is_cross:
+        cells = [[(panel, comparison) for comparison in compared] for line in panels for panel in line]
+    else:
+        cells = [[(panel, compared[0]) for panel in line] for line in panels]
+    styles = _styles(panels, compared)
+    figure, axes = theme.panels(
+        len(cells), len(cells[0]), height=height, sharex="none", sharey="row" if is_cross else "none"
+    )
+    for row, line in enumerate(cells):
+        for place, (panel, comparison) in enumerate(line):
+            axis = axes[row, place]
+            _draw_kinds(axis, comparison, panel.kinds, styles)
+            for linestyle, (label, reference) in zip(_REFERENCES, panel.references.items(), strict=False):
+                _draw_against(axis, comparison, *reference, theme.Style(theme.GREY, "", linestyle), label)
+            comparison.set_axis(axis)
+            above, below = cells[row - 1 : row], cells[row + 1 : row + 2]
+            axis.set_title(panel.title if not above or above[0][place][0].title != panel.title else "")
+            axis.set_xlabel(comparison.label if not below or place >= len(below[0]) else "")
+            axis.set_ylabel(panel.ylabel if place == 0 or not is_cross else "")
+        for axis in axes[row, len(line) :]:
+            axis.set_axis_off()
+    theme.legend_above(figure, axes.flat)
+    return figure
+
+
+def _styles(panels: Sequence[Sequence[_Panel]], compared: Sequence[Comparison]) -> dict[str, theme.Style]:
+    """Style of each named kind of the panels, apart from those of lines whose kind has no name."""
+    every = [panel for line in panels for panel in line]
+    named = list(dict.fromkeys(kind for panel in every for kind in panel.kinds if kind))
+    unnamed = [rows for panel in every for kind, (rows, _) in panel.kinds.items() if not kind]
+    return _styles_after(max(len(one.lines(unnamed[0])) for one in compared) if unnamed else 0, named)
+
+
+def _styles_after(taken: int, names: Sequence[str]) -> dict[str, theme.Style]:
+    """Styles of names, after so many that others have."""
+    others = [f"_{place}" for place in range(taken)]
+    return {name: style for name, style in theme.category_styles([*others, *names]).items() if name in names}
+
+
+def _draw_kinds(
+    axis: Axes, comparison: Comparison, kinds: Mapping[str, Values], styles: Mapping[str, theme.Style]
+) -> None:
+    """A line for each kind of value, in each line of the comparison: colours tell kinds apart, marks tell lines."""
+    marked = {}
+    for kind, (rows, value) in kinds.items():
+        if rows[value].isna().all():
+            continue
+        for line in _lines(comparison, rows):
+            style, label = line.style, line.label or kind or comparison.subject
+            if kind:
+                marks = line.style if line.label else styles[kind]
+                linestyle = marks.linestyle if comparison.linestyle else ""
+                style = theme.Style(styles[kind].color, marks.marker, linestyle)
+            if kind and line.label:
+                axis.plot([], [], color=style.color, linewidth=3, label=kind)
+                marked[line.label] = style
+                label = f"_{kind}, {line.label}"
+            theme.draw_series(axis, line.rows, ALONG, value, style, label)
+    for label, style in marked.items():
+        axis.plot([], [], color="black", marker=style.marker, linestyle=style.linestyle, label=label)
+
+
+def _lines(comparison: Comparison, rows: pd.DataFrame) -> list[Line]:
+    """The lines of models; one of rows that are of no model, as theory's."""
+    if "name" in rows:
+        return comparison.lines(rows)
+    return [Line("", theme.Style(theme.PALETTE[0]), rows.assign(**{ALONG: rows[str(comparison.setting)]}))]
+
+
+def _draw_against(
+    axis: Axes, comparison: Comparison, rows: pd.DataFrame, value: str, style: theme.Style, label: str
+) -> None:
+    """What models are held against: a level where it is the same for all of them."""
+    if np.ptp(rows[value]) <= _SAME * np.abs(rows[value]).max():
+        draw_level(axis, rows[value], style, label)
+        return
+    for line in comparison.lines(rows):
+        draw_reference(axis, comparison, line.rows, value, style, label)
+
+
+def _state_turns(panels: Sequence[_Panel], comparison: Comparison) -> list[str]:
+    """Of each measure its difference between the two highest ratios, and whether it turns back there."""
+    ratios = sorted(comparison.names)
+    if len(ratios) < 2:
+        return []
+    low, high = ratios[-2:]
+    facts = [f"from m = {low:.2g} to {high:.2g}, mean differences within seeds with 95 % t intervals"]
+    for panel in panels:
+        for kind, (rows, value) in panel.kinds.items():
+            for line in _lines(comparison, rows):
+                about = ", ".join(filter(None, (panel.title, kind, line.label)))
+                facts.append(f"{about} {_state_turn(line.rows, value, ratios)}")
+    return facts
+
+
+def _state_turn(rows: pd.DataFrame, value: str, ratios: Sequence[float]) -> str:
+    """The last difference in words; it turns back where it is certain and certainly opposed to what came before."""
+    first, low, high = ratios[0], *ratios[-2:]
+    mean, *interval = _paired_difference(rows, value, low, high)
+    if np.isnan(mean):
+        return "not measured"
+    if np.isnan(interval).any():
+        return f"{mean:+.2g} (one seed)"
+    after, before = _sign(interval), _sign(_paired_difference(rows, value, first, low)[1:])
+    if not after:
+        word = "undecided"
+    elif before:
+        word = "goes on" if after == before else "turns back"
+    else:
+        word = "rises" if after > 0 else "falls"
+    return f"{mean:+.2g} [{interval[0]:.2g}, {interval[1]:.2g}] {word}"
+
+
+def _paired_difference(rows: pd.DataFrame, value: str, low: float, high: float) -> tuple[float, float, float]:
+    """Mean over seeds of the difference between two places of an axis, with its interval; NaN where there is none."""
+    at_low, at_high = (rows[rows[ALONG] == place].set_index("seed")[value] for place in (low, high))
+    difference = (at_high - at_low).rename("difference").reset_index().assign(all=0)
+    summary = theme.summarise(difference, "all", "difference")
+    mean, low_end, high_end = summary[["mean", "low", "high"]].to_numpy().ravel() if len(summary) else [np.nan] * 3
+    return float(mean), float(low_end), float(high_end)
+
+
+def _sign(interval: Sequence[float]) -> int:
+    """Of all values of an interval; 0 where they have none in common."""
+    low, high = interval
+    return int(low > 0) - int(high < 0)
