@@ -67,7 +67,10 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     assert {*(f"A{i}" for i in range(1, 16)), *(f"B{i}" for i in range(1, 12))} <= {
         claim.split(".")[0] for claim in claims["id"]
     }
-    assert claims["verdict"].str.match(r"SUGGESTIVE|NOT_TESTED").all()
+    # Two epochs bring no model near the linear bound, and the control of A11.1 says so.
+    invalid = claims.loc[claims["verdict"] == "INVALID", "id"]
+    assert invalid.tolist() == ["A11.1"]
+    assert claims["verdict"].drop(invalid.index).str.match(r"SUGGESTIVE|NOT_TESTED").all()
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["data"]["leaves"]
     stages = provenance["training"].values()
