@@ -26,13 +26,13 @@ from spatialmae.errors import UserError
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.model.patches import unpatchify
 from spatialmae.probe.dense_settings import DenseConfig
-from spatialmae.probe.fine_tuning import BETAS, Classifier
+from spatialmae.probe.fine_tuning import Classifier
+from spatialmae.probe.head_training import HeadTraining, choose
 from spatialmae.probe.representation import LAYER
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.setting import check_choice
 from spatialmae.train.hardware import DeviceChoice, Hardware
 from spatialmae.train.runs import TrainedRun
-from spatialmae.train.schedule import learning_rate
 
 DenseTarget = Literal["segmentation", "depth"]
 TARGETS: tuple[DenseTarget, ...] = get_args(DenseTarget)
@@ -137,12 +137,6 @@ class DenseTask:
         answer = mean.astype(np.float32) if self.target == "depth" else (mean > 0.5).astype(np.uint8)
         return np.broadcast_to(answer, self.maps["test"].shape)
 
-    def rank(self, score: float) -> float:
-        """A number that is larger for a better score, and the smallest for NaN."""
-        if math.isnan(score):
-            return -math.inf
-        return -score if self.target == "depth" else score
-
 
 class DensePredictor(Classifier):
     """A classifier of pixels: an encoder, BatchNorm without affine parameters, and a linear layer on each patch token.
@@ -182,7 +176,7 @@ class DensePredictor(Classifier):
         return unpatchify(self.linear(normalised), config.patch_size, config.image_hw)
 
 
-class _Training:
+class _Training(HeadTraining):
     """The training of one predictor at one learning rate.
 
     Args:
@@ -203,48 +197,23 @@ class _Training:
         base_lr: float,
         order: torch.Generator,
     ) -> None:
-        self.predictor, self.task, self.inputs, self.config = predictor, task, inputs, config
-        self.base_lr, self.peak_lr, self.order = base_lr, base_lr * config.batch_size / 256, order
-        self.predict = predictor.read if config.n_blocks == 0 else predictor
-        groups = predictor.parameter_groups(config.weight_decay, config.layer_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
         self.goal = task.goal().to(inputs["train"].device)
-        self.steps_per_epoch = len(self.goal) // config.batch_size
-        self.steps = 0
-        self.validation_score = math.nan
+        groups = predictor.parameter_groups(config.weight_decay, config.layer_decay)
+        super().__init__(groups, config, base_lr, len(self.goal), order, self.goal.device)
+        self.predictor, self.task, self.inputs = predictor, task, inputs
+        self.predict = predictor.read if config.n_blocks == 0 else predictor
 
     def run(self, on_step: Callable[[], None]) -> None:
         """Take all steps and score the validation images; a loss that is not finite ends it with NaN."""
-        if all(self._epoch(on_step) for _ in range(self.config.epochs)):
+        if self.take_steps(on_step):
             self.validation_score = self.task.score(self.maps("validation"), "validation")
 
-    def _epoch(self, on_step: Callable[[], None]) -> bool:
-        """Take the steps of one epoch; false: the loss was not finite."""
-        order = torch.randperm(len(self.goal), generator=self.order).to(self.goal.device)
-        for ids in order.split(self.config.batch_size)[: self.steps_per_epoch]:
-            loss = self._step(ids)
-            on_step()
-            if not math.isfinite(loss):
-                return False
-        return True
-
     def _step(self, ids: Int64[Tensor, " N"]) -> float:
-        """One step of AdamW; the loss before it."""
-        lr = learning_rate(
-            self.steps,
-            peak=self.peak_lr,
-            final=0.0,
-            warmup_steps=round(self.config.warmup_epochs * self.steps_per_epoch),
-            total_steps=self.config.epochs * self.steps_per_epoch,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
         self.optimizer.zero_grad()
         outputs, goal = self.predict(self.inputs["train"][ids]), self.goal[ids]
         loss = mse_loss(outputs[:, 0], goal) if self.task.target == "depth" else cross_entropy(outputs, goal)
         loss.backward()
         self.optimizer.step()
-        self.steps += 1
         return float(loss.detach())
 
     @torch.no_grad()
@@ -320,21 +289,16 @@ def _row(
     hardware: Hardware,
     on_step: Callable[[], None],
 ) -> dict[str, Any]:
-    diverged: list[float] = []
-
     def trainings() -> Iterator[_Training]:
         for base_lr in config.base_lr:
             predictor = _predictor(model, task.n_outputs, config, seed, hardware)
             order = torch.Generator().manual_seed(_streams(seed)[1])
             training = _Training(predictor, task, inputs, config, base_lr, order)
             training.run(on_step)
-            if math.isnan(training.validation_score):
-                diverged.append(base_lr)
             yield training
 
-    best = max(trainings(), key=lambda training: task.rank(training.validation_score))  # the first of ties
-    found = not math.isnan(best.validation_score)
-    maps = best.maps("test") if found else None
+    best, choice = choose(trainings(), higher_is_better=task.target != "depth")
+    maps = None if best.diverged else best.maps("test")
     return {
         "target": task.target,
         "metric": "rmse" if task.target == "depth" else "miou",
@@ -350,8 +314,8 @@ def _row(
         "feature": "patch tokens",
         "layer": LAYER,
         "head": "batch norm without affine, linear, a patch's pixels from its token",
-        "base_lr": best.base_lr,
-        "at_grid_edge": found and len(config.base_lr) > 1 and best.base_lr in (config.base_lr[0], config.base_lr[-1]),
+        "base_lr": choice["base_lr"],
+        "at_grid_edge": choice["at_grid_edge"],
         "selected_on": "validation",
         "epochs": config.epochs,
         "batch_size": config.batch_size,
@@ -363,7 +327,7 @@ def _row(
         "device": hardware.name,
         "precision": hardware.precision,
         "seed": seed,
-        "reason": f"diverged at base_lr {', '.join(f'{lr:g}' for lr in diverged)}" if diverged else "",
+        "reason": choice["reason"],
     }
 
 

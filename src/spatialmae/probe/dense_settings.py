@@ -5,15 +5,16 @@ Apart from the settings of fine-tuning to labels, whose kept rows a change of th
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any
 
-from spatialmae.setting import check_choice, check_count, check_known, check_number, setting, whole_numbers_to_float
+from spatialmae.probe.settings import HeadConfig
+from spatialmae.setting import check_count, setting
 from spatialmae.train.settings import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig:
+class DenseConfig(HeadConfig):
     """How a head that predicts a map is trained, with or without the encoder.
 
     Raises:
@@ -39,34 +40,9 @@ class DenseConfig:
     precision: Precision = setting("auto", "`bf16` mixed precision, `fp32`, or bf16 where the hardware has it (`auto`)")
 
     def __post_init__(self) -> None:
-        if self.n_blocks is not None:
-            check_count("n_blocks", self.n_blocks, least=0)
+        self._check_training(least_batch=1)
         if self.n_train is not None:
             check_count("n_train", self.n_train)
-        check_count("epochs", self.epochs)
-        check_count("batch_size", self.batch_size)
-        if not isinstance(self.base_lr, tuple) or not self.base_lr:
-            raise ValueError(f"base_lr: {self.base_lr!r} is no list of learning rates; give one")
-        for lr in self.base_lr:
-            check_number("base_lr", lr)
-        object.__setattr__(self, "base_lr", tuple(sorted({float(lr) for lr in self.base_lr})))
-        check_number("layer_decay", self.layer_decay)
-        if self.layer_decay > 1:
-            raise ValueError(f"layer_decay: {self.layer_decay} is above 1; lower it")
-        for name in ("warmup_epochs", "weight_decay"):
-            check_number(name, getattr(self, name), positive=False)
-        check_choice("precision", self.precision, get_args(Precision))
-        whole_numbers_to_float(self)
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs={self.epochs}; lower it")
-
-    def n_steps(self, n_train: int) -> int:
-        """Steps of all learning rates together, for one target."""
-        return len(self.base_lr) * self.epochs * (n_train // self.batch_size)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
-        return asdict(self) | {"base_lr": list(self.base_lr)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DenseConfig:
@@ -75,6 +51,4 @@ class DenseConfig:
         Raises:
             ValueError: a field is unknown, or a value is impossible.
         """
-        check_known(cls, values)
-        rates = values.get("base_lr", cls.base_lr)
-        return cls(**values | {"base_lr": tuple(rates) if isinstance(rates, list) else rates})
+        return cls(**cls._read(values))

@@ -21,14 +21,13 @@ from torch.utils._pytree import tree_leaves
 from spatialmae.artifacts import read_tensors
 from spatialmae.errors import UserError
 from spatialmae.model.mae import MaskedAutoencoder
+from spatialmae.probe.head_training import HeadTraining, choose
 from spatialmae.probe.representation import BATCH_NORM_EPS, LAYER, pool
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.shapes import Float, Int64, UInt8
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.hardware import DeviceChoice, Hardware
-from spatialmae.train.schedule import learning_rate
 
-BETAS = 0.9, 0.999  # AdamW's, as facebookresearch/mae fine-tunes
 HEAD_STD = 0.01  # of the head's initial weights
 EVALUATION_BATCH = 256
 
@@ -94,6 +93,12 @@ class LabelledImages:
         kept = torch.cat([order[shuffled == label][:per_class] for label in range(self.n_classes)]).sort().values
         images = replace(self.images, train=self.images.train[kept])
         return replace(self, images=images, labels=self.labels | {"train": self.labels["train"][kept]})
+
+    def n_few(self, per_class: int | None) -> int:
+        """How many training images :meth:`few` leaves."""
+        if per_class is None:
+            return len(self.labels["train"])
+        return int(self.labels["train"].bincount().clamp(max=per_class).sum())
 
     @property
     def chance(self) -> float:
@@ -252,7 +257,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         return sum(self.storages.values())
 
 
-class FineTuning:
+class FineTuning(HeadTraining):
     """The training of one classifier at one learning rate.
 
     Args:
@@ -273,65 +278,43 @@ class FineTuning:
         order: torch.Generator,
         augmentation: torch.Generator,
     ) -> None:
-        self.classifier, self.data, self.config = classifier, data, config
-        self.base_lr, self.peak_lr = base_lr, base_lr * config.batch_size / 256
-        self.order_rng, self.rng = order, augmentation
         groups = classifier.parameter_groups(config.weight_decay, config.layer_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-        self.steps_per_epoch = len(data.images.train) // config.batch_size
+        super().__init__(groups, config, base_lr, len(data.images.train), order, data.test.device)
+        self.classifier, self.data, self.config, self.rng = classifier, data, config, augmentation
         self.step_seconds: list[float] = []
         self.memory = Memory(0, 0, 0, 0, 0)
         self.cuda_peak_bytes: int | None = None
-        self.validation_accuracy = math.nan
 
     def run(self, on_step: Callable[[], None]) -> None:
         """Take all steps and score the validation images; a loss that is not finite ends it with NaN."""
-        device = self.data.test.device
-        before = 0
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        on_cuda, before = self.device.type == "cuda", 0
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
             # The images, the decoder, and the classifier of another learning rate are no part of it.
-            before = torch.cuda.memory_allocated(device) - _bytes(self.classifier.used_parameters())
-        finite = all(self._epoch(on_step) for _ in range(self.config.epochs))
-        if device.type == "cuda":
-            self.cuda_peak_bytes = torch.cuda.max_memory_allocated(device) - before
+            before = torch.cuda.memory_allocated(self.device) - _bytes(self.classifier.used_parameters())
+        finite = self.take_steps(on_step)
+        if on_cuda:
+            self.cuda_peak_bytes = torch.cuda.max_memory_allocated(self.device) - before
         if finite:
             images = self.data.images
-            self.validation_accuracy = accuracy(
-                self.classifier, images, images.validation, self.data.labels["validation"]
-            )
+            self.validation_score = accuracy(self.classifier, images, images.validation, self.data.labels["validation"])
 
-    def _epoch(self, on_step: Callable[[], None]) -> bool:
-        """Take the steps of one epoch; false: the loss was not finite."""
-        order = torch.randperm(len(self.data.images.train), generator=self.order_rng).to(self.data.test.device)
-        for ids in order.split(self.config.batch_size)[: self.steps_per_epoch]:
-            start = time.perf_counter()
-            loss = float(self._step(ids))  # waits for the device: the time is that of the whole step
-            self.step_seconds.append(time.perf_counter() - start)
-            on_step()
-            if not math.isfinite(loss):
-                return False
-        return True
-
-    def _step(self, ids: Int64[Tensor, " N"]) -> Float[Tensor, ""]:
-        """One step of AdamW; the first measures the memory too."""
-        config = self.config
-        lr = learning_rate(
-            len(self.step_seconds),
-            peak=self.peak_lr,
-            final=0.0,
-            warmup_steps=round(config.warmup_epochs * self.steps_per_epoch),
-            total_steps=config.epochs * self.steps_per_epoch,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
-        images = self.data.images.batch(ids, config.augmentation, config.crop_scale, self.rng)
+    def _step(self, ids: Int64[Tensor, " N"]) -> float:
+        """One step; the first measures the memory too, and each its time."""
+        start = time.perf_counter()
+        images = self.data.images.batch(ids, self.config.augmentation, self.config.crop_scale, self.rng)
         labels = self.data.labels["train"][ids]
         self.optimizer.zero_grad()
         if self.step_seconds:
             loss = self._backward(images, labels)
             self.optimizer.step()
-            return loss
+        else:
+            loss = self._measured_step(images, labels)
+        value = float(loss)  # waits for the device: the time is that of the whole step
+        self.step_seconds.append(time.perf_counter() - start)
+        return value
+
+    def _measured_step(self, images: Float[Tensor, "N C H W"], labels: Int64[Tensor, " N"]) -> Float[Tensor, ""]:
         with SavedBytes(self.classifier.state_dict().values()) as saved, LiveBytes() as live:
             loss = self._backward(images, labels)
         self.optimizer.step()
@@ -415,23 +398,21 @@ def fine_tune(
         raise ValueError(f"batch_size: {config.batch_size} exceeds the {n_train} training images; lower it")
     hardware = Hardware.choose(config.precision, config.n_steps(n_train), device=device, compiled="no")
     data = data.to(hardware.device)
-    diverged: list[float] = []
 
     def tunings() -> Iterator[FineTuning]:
         for base_lr in config.base_lr:
             tuning = _prepare(model, data, config, base_lr, seed, hardware, from_scratch)
             tuning.run(on_step)
-            if math.isnan(tuning.validation_accuracy):
-                diverged.append(base_lr)
             yield tuning
 
-    best = max(tunings(), key=_score)  # the first of ties, and no other is kept
-    found = not math.isnan(best.validation_accuracy)
-    test_accuracy = accuracy(best.classifier, data.images, data.test, data.labels["test"]) if found else math.nan
+    best, choice = choose(tunings())
+    test_accuracy = math.nan
+    if not best.diverged:
+        test_accuracy = accuracy(best.classifier, data.images, data.test, data.labels["test"])
     return {
         "target": data.target,
         "accuracy": test_accuracy,
-        "validation_accuracy": best.validation_accuracy,
+        "validation_accuracy": best.validation_score,
         "chance": data.chance,
         "n_train": n_train,
         "n_test": len(data.test),
@@ -442,9 +423,9 @@ def fine_tune(
         "feature": config.feature,
         "layer": LAYER,
         "head": "batch norm without affine, linear",
-        "base_lr": best.base_lr,
+        "base_lr": choice["base_lr"],
         "lr": best.peak_lr,
-        "at_grid_edge": found and len(config.base_lr) > 1 and best.base_lr in (config.base_lr[0], config.base_lr[-1]),
+        "at_grid_edge": choice["at_grid_edge"],
         "selected_on": "validation",
         "labels_per_class": config.labels_per_class,
         "epochs": config.epochs,
@@ -468,7 +449,7 @@ def fine_tune(
         "precision": hardware.precision,
         "attention": hardware.kernel,
         "seed": seed,
-        "reason": f"diverged at base_lr {', '.join(f'{lr:g}' for lr in diverged)}" if diverged else "",
+        "reason": choice["reason"],
     }
 
 
@@ -497,11 +478,6 @@ def _prepare(
 def _streams(seed: int) -> list[int]:
     """Seeds of weights, order, augmentation, head and labels, independent; the first is the Trainer's for weights."""
     return [int(state) % 2**63 for state in np.random.SeedSequence(seed).generate_state(5, np.uint64)]
-
-
-def _score(tuning: FineTuning) -> float:
-    """Validation accuracy, below all others where training diverged."""
-    return -1.0 if math.isnan(tuning.validation_accuracy) else tuning.validation_accuracy
 
 
 def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:

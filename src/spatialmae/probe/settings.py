@@ -11,8 +11,75 @@ from spatialmae.train.settings import Augmentation, Precision
 Feature = Literal["mean", "cls"]
 
 
+class HeadConfig:
+    """What all settings of a head's training have in common: these fields, their checks, and how they are written."""
+
+    n_blocks: int | None
+    epochs: int
+    batch_size: int
+    base_lr: tuple[float, ...]
+    warmup_epochs: float
+    weight_decay: float
+    layer_decay: float
+    precision: Precision
+
+    def _check_training(self, least_batch: int) -> None:
+        """Check the common fields and put them into their normal form.
+
+        Raises:
+            ValueError: naming the field and the mend.
+        """
+        if self.n_blocks is not None:
+            check_count("n_blocks", self.n_blocks, least=0)
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size, least=least_batch)
+        if not isinstance(self.base_lr, tuple) or not self.base_lr:
+            raise ValueError(f"base_lr: {self.base_lr!r} is no list of learning rates; give one")
+        for lr in self.base_lr:
+            check_number("base_lr", lr)
+        object.__setattr__(self, "base_lr", tuple(sorted({float(lr) for lr in self.base_lr})))
+        check_share("layer_decay", self.layer_decay)
+        for name in ("warmup_epochs", "weight_decay"):
+            check_number(name, getattr(self, name), positive=False)
+        check_choice("precision", self.precision, get_args(Precision))
+        whole_numbers_to_float(self)
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs={self.epochs}; lower it")
+
+    def n_steps(self, n_train: int) -> int:
+        """Steps of all learning rates together."""
+        return len(self.base_lr) * self.epochs * (n_train // self.batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, JSON-able."""
+        # The subclasses are dataclasses.
+        return asdict(self) | {"base_lr": list(self.base_lr)}  # type: ignore[call-overload]
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Arguments from JSON-able fields.
+
+        Raises:
+            ValueError: a field is unknown.
+        """
+        check_known(cls, values)
+        rates = values.get("base_lr", cls.base_lr)
+        return values | {"base_lr": tuple(rates) if isinstance(rates, list) else rates}
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse what is not above 0 and at most 1.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    check_number(name, value)
+    if value > 1:
+        raise ValueError(f"{name}: {value} is above 1; lower it")
+
+
 @dataclass(frozen=True, kw_only=True)
-class FineTuneConfig:
+class FineTuneConfig(HeadConfig):
     """How an encoder is fine-tuned to a label.
 
     Raises:
@@ -42,37 +109,12 @@ class FineTuneConfig:
     precision: Precision = setting("auto", "`bf16` mixed precision, `fp32`, or bf16 where the hardware has it (`auto`)")
 
     def __post_init__(self) -> None:
-        if self.n_blocks is not None:
-            check_count("n_blocks", self.n_blocks, least=0)
+        self._check_training(least_batch=2)  # one image has no variance to normalise by
         if self.labels_per_class is not None:
             check_count("labels_per_class", self.labels_per_class)
-        check_count("epochs", self.epochs)
-        check_count("batch_size", self.batch_size, least=2)  # one image has no variance to normalise by
-        if not isinstance(self.base_lr, tuple) or not self.base_lr:
-            raise ValueError(f"base_lr: {self.base_lr!r} is no list of learning rates; give one")
-        for lr in self.base_lr:
-            check_number("base_lr", lr)
-        object.__setattr__(self, "base_lr", tuple(sorted({float(lr) for lr in self.base_lr})))
-        for name in ("layer_decay", "crop_scale"):
-            check_number(name, getattr(self, name))
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is above 1; lower it")
-        for name in ("warmup_epochs", "weight_decay"):
-            check_number(name, getattr(self, name), positive=False)
+        check_share("crop_scale", self.crop_scale)
         check_choice("augmentation", self.augmentation, get_args(Augmentation))
         check_choice("feature", self.feature, get_args(Feature))
-        check_choice("precision", self.precision, get_args(Precision))
-        whole_numbers_to_float(self)
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs={self.epochs}; lower it")
-
-    def n_steps(self, n_train: int) -> int:
-        """Steps of all learning rates together."""
-        return len(self.base_lr) * self.epochs * (n_train // self.batch_size)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
-        return asdict(self) | {"base_lr": list(self.base_lr)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FineTuneConfig:
@@ -81,6 +123,4 @@ class FineTuneConfig:
         Raises:
             ValueError: a field is unknown, or a value is impossible.
         """
-        check_known(cls, values)
-        rates = values.get("base_lr", cls.base_lr)
-        return cls(**values | {"base_lr": tuple(rates) if isinstance(rates, list) else rates})
+        return cls(**cls._read(values))

@@ -29,7 +29,7 @@ from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import RunFolder, load_run, sha256_of
 
 # Modules that a row depends on beside those of the trained weights.
-NUMERIC = ("probe/settings.py", "probe/representation.py", "probe/fine_tuning.py")
+NUMERIC = ("probe/settings.py", "probe/representation.py", "probe/head_training.py", "probe/fine_tuning.py")
 ENCODER = (
     *("image_size", "channels", "patch_size", "encoder_dim", "encoder_depth", "encoder_heads"),
     *("mlp_ratio", "layer_norm_eps"),
@@ -156,7 +156,7 @@ def _labelled_images(evaluated: EvaluationSet, layout: Layout) -> dict[str, Labe
         raise UserError(f"{where}.analyses", f"{path} has no class labels", "remove fine_tuning")
     settings, labelled = _settings(evaluated).configs()[0], {t: LabelledImages.load(path, t) for t in targets}
     for target, images in labelled.items():
-        n_train = len(images.few(settings.labels_per_class, evaluated.config.first_seed).labels["train"])
+        n_train = images.n_few(settings.labels_per_class)
         if settings.batch_size > n_train:
             problem = f"{settings.batch_size} exceeds the {n_train} labelled training images ({target})"
             raise UserError(f"{where}.fine_tuning.batch_size", problem, "lower it")
@@ -183,14 +183,13 @@ def _tunings(evaluated: EvaluationSet, layout: Layout, targets: list[str]) -> It
 
 def _made(tuning: Tuning, runs: Path, data: LabelledImages, bar: tqdm) -> Row:
     """Fine-tune; the bar moves on with each step."""
-    config, seed = tuning.config, tuning.start.seed
-    data = data.few(config.labels_per_class, seed)
-    share = 1 / config.n_steps(len(data.images.train))
+    config = tuning.config
+    share = 1 / config.n_steps(data.n_few(config.labels_per_class))
     return fine_tune(
         tuning.start.load(runs),
         data,
         config,
-        seed,
+        tuning.start.seed,
         from_scratch=tuning.start.weights_sha256 is None,
         on_step=partial(bar.update, share),
     )
