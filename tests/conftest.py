@@ -1,7 +1,37 @@
-"""Settings of all tests."""
+"""Settings and fixtures of all tests."""
 
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from spatialmae.data.download import MIRRORS_VARIABLE
 
 # A shared machine may stall for longer than an example's deadline.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch) -> Path:
+    """An empty folder that is searched for archives, beside which a test downloads to."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    monkeypatch.setenv(MIRRORS_VARIABLE, str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def write_archive(path: Path, mode: str, files: Mapping[str, bytes], extra: Sequence[tarfile.TarInfo] = ()) -> Path:
+    """A tar archive of files, and of ``extra`` members: links, or so many zero bytes."""
+    with tarfile.open(path, mode) as tar:
+        for member in extra:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path

@@ -168,8 +168,7 @@ def make_attention(runs: pd.DataFrame) -> pd.DataFrame:
     n_patches = (32 / table["patch_size"]) ** 2
     return table.assign(
         last_block=table["block"] == table["encoder_depth"],
-        object_attention=np.exp(effect(table) * table["block"] / 20) * 1.1 * jitter(table),
-        object_attention_elsewhere=1.1,
+        object_attention_relative=np.exp(effect(table) * table["block"] / 20) * jitter(table),
         attention_distance=np.where(table["query"] == "cls", np.nan, 11 * jitter(table)),
         attention_distance_uniform=np.where(table["query"] == "cls", np.nan, 13.5),
         attention_entropy=(np.log(n_patches) - 0.5) * jitter(table),

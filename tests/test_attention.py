@@ -178,8 +178,11 @@ def test_attention_that_other_images_explain_is_no_more_on_the_object_than_elsew
     images, labels = data.images[two], data.targets["segmentation"][two]
     maps = next(blocks[1].maps for _, blocks in block_attention(run, images))
     swapped = Scene.of(labels, 4).object_share(maps[::-1].copy())
-    found = [row["object_attention_elsewhere"] for row in attention_rows(run, images, labels)[3:]]
+    rows = attention_rows(run, images, labels)[3:]
+    found = [row["object_attention_elsewhere"] for row in rows]
     np.testing.assert_allclose(found, swapped.mean(axis=0), rtol=1e-6)
+    own = Scene.of(labels, 4).object_share(maps).mean(axis=0)
+    np.testing.assert_allclose([row["object_attention_relative"] for row in rows], own / found, rtol=1e-6)
 
 
 def test_pictures_hold_the_attention_of_cls_and_of_the_objects_tokens(data):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import spatialmae.data.cue_conflict as module
+from conftest import write_archive
 from spatialmae.data.cue_conflict import CLASSES, PUBLISHED, cue_conflict, with_classes_of
 from spatialmae.data.download import MIRRORS_VARIABLE
 from spatialmae.errors import UserError
@@ -37,25 +38,8 @@ def stimuli() -> dict[str, bytes]:
     return files | {NOISE: png(picture)}
 
 
-def write_archive(folder: Path, files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = (), mode="w") -> Path:
-    path = folder / PUBLISHED.name
-    with tarfile.open(path, mode) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-        for member in extra:
-            tar.addfile(member, io.BytesIO(bytes(member.size)))
-    return path
-
-
-@pytest.fixture
-def mirror(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "mirror"
-    folder.mkdir()
-    monkeypatch.setenv(MIRRORS_VARIABLE, str(folder))
-    monkeypatch.chdir(tmp_path)
-    return folder
+def write_published(folder: Path, files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = (), mode="w") -> Path:
+    return write_archive(folder / PUBLISHED.name, mode, files, extra)
 
 
 def load(**options: object) -> module.ImageData:
@@ -67,7 +51,7 @@ def published_or_made_up(folder: Path, files: dict[str, bytes]) -> Path:
     for name in filter(None, os.environ.get(MIRRORS_VARIABLE, "").split(os.pathsep)):
         if (Path(name) / PUBLISHED.name).is_file():
             return Path(name)
-    write_archive(folder, files)
+    write_published(folder, files)
     return folder
 
 
@@ -86,7 +70,7 @@ def test_of_the_stimuli_245_have_two_classes_of_cifar10_and_210_of_them_conflict
 
 
 def test_labels_belong_to_their_images_and_pixels_are_means_of_blocks(mirror, stimuli):
-    write_archive(mirror, stimuli)
+    write_published(mirror, stimuli)
     for image_size in (64, 32, 16):
         data = load(image_size=image_size)
         assert data.class_names == {"shape": CLASSES, "texture": CLASSES}
@@ -111,9 +95,9 @@ def test_labels_belong_to_their_images_and_pixels_are_means_of_blocks(mirror, st
 
 
 def test_the_order_of_the_archive_does_not_matter(mirror, stimuli):
-    write_archive(mirror, stimuli)
+    write_published(mirror, stimuli)
     first = load()
-    write_archive(mirror, dict(reversed(stimuli.items())))
+    write_published(mirror, dict(reversed(stimuli.items())))
     np.testing.assert_array_equal(load().images, first.images)
     np.testing.assert_array_equal(load().targets["texture"], first.targets["texture"])
 
@@ -125,7 +109,7 @@ def test_nothing_is_extracted_and_other_files_are_passed_over(mirror, tmp_path, 
     others.append(tarfile.TarInfo("cue-conflict-64/cat/dog1-cat1.png"))  # in the folder of another shape
     for member in others:
         member.size = 10
-    write_archive(mirror, stimuli, extra=tuple(others))
+    write_published(mirror, stimuli, extra=tuple(others))
     assert len(load().images) == 1280
     assert [path.name for path in tmp_path.rglob("*")] == ["mirror", PUBLISHED.name]
 
@@ -143,7 +127,7 @@ def test_nothing_is_extracted_and_other_files_are_passed_over(mirror, tmp_path, 
 )
 def test_wrong_stimuli_are_refused(mirror, stimuli, change, problem):
     files = {name: content for name, content in (stimuli | change).items() if content is not None}
-    write_archive(mirror, files)
+    write_published(mirror, files)
     with pytest.raises(UserError, match=f"damaged archive: .*{problem}"):
         load()
 
@@ -151,17 +135,17 @@ def test_wrong_stimuli_are_refused(mirror, stimuli, change, problem):
 def test_links_are_never_followed(mirror, stimuli):
     link = tarfile.TarInfo(FIRST)
     link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
-    write_archive(mirror, stimuli, extra=(link,))
+    write_published(mirror, stimuli, extra=(link,))
     with pytest.raises(UserError, match="is not a file of at most"):
         load()
 
 
 def test_a_cut_or_compressed_archive_is_refused(mirror, stimuli):
-    path = write_archive(mirror, stimuli)
+    path = write_published(mirror, stimuli)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged archive"):
         load()
-    write_archive(mirror, stimuli, mode="w:gz")
+    write_published(mirror, stimuli, mode="w:gz")
     with pytest.raises(UserError, match="damaged archive"):
         load()
 
@@ -175,6 +159,6 @@ def test_impossible_sizes_and_classes_are_refused(mirror, stimuli):
     for size in (0, 24, 128):
         with pytest.raises(UserError, match="use a divisor of 64"):
             load(image_size=size)
-    write_archive(mirror, stimuli)
+    write_published(mirror, stimuli)
     with pytest.raises(ValueError, match="class_names: airplane is not among cat, dog"):
         with_classes_of(load(), ("cat", "dog"))

@@ -26,11 +26,10 @@ from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.masking import Masks
 from spatialmae.model.patches import patchify
-from spatialmae.stages import data, jacobian, model_probe, plan, second_order
+from spatialmae.stages import jacobian, model_probe, probes, second_order
 from spatialmae.stages.views import ViewedModels
 from spatialmae.tables import read_table
-from spatialmae.train.plan import Plan
-from spatialmae.train.workers import Options, train_run
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
 RATIOS = {
@@ -63,12 +62,7 @@ def values(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(values):
     config = parse_config(values, "test")
-    data.run(config, "digits")
-    for stage in config.training:
-        plan.run(config, stage)
-        written, images = Plan.load(Layout.of(config).plan(stage)), {}
-        for spec in written.runs:
-            list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    train_stages(config)
     return config
 
 
@@ -270,19 +264,19 @@ def test_probes_have_a_row_for_each_run_and_target(config):
     assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
 
 
-def test_a_model_is_probed_once_and_evaluations_share_its_rows(config, monkeypatch):
-    calls, represent_splits = [], model_probe.represent_splits
+def test_a_model_is_probed_once_and_evaluations_share_its_probes(config, monkeypatch):
+    calls, represent_splits = [], probes.represent_splits
     first = table(config, model_probe, "linear_probe", "ratios")
 
     def counted(*args):
         calls.append(args)
         return represent_splits(*args)
 
-    monkeypatch.setattr(model_probe, "represent_splits", counted)
+    monkeypatch.setattr(probes, "represent_splits", counted)
     pd.testing.assert_frame_equal(table(config, model_probe, "linear_probe", "ratios"), first)
     assert not calls
-    lost = sorted(Layout.of(config).rows("probe").iterdir())[0]
-    lost.unlink()
+    for kept in ("linear_probe", "nearest_neighbours"):  # of the same model
+        min(Layout.of(config).rows(kept).iterdir()).unlink()
     # Of the seconds that fitting took nothing but the made again row's differ.
     again = table(config, model_probe, "linear_probe", "ratios")
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), first.drop(columns="seconds"))

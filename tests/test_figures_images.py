@@ -131,7 +131,7 @@ def test_models_of_a_loss_on_all_pixels_stand_beside_those_of_hidden_ones() -> N
 def test_attention_is_that_of_the_last_block_against_position_and_uniform_attention() -> None:
     table = make_attention(make_models(CROSS[:3]))
     last = table[table["block"] == table["encoder_depth"]]
-    last = last.assign(ratio=np.log(last["object_attention"] / last["object_attention_elsewhere"]))
+    last = last.assign(ratio=np.log(last["object_attention_relative"]))
     preference, distance, entropy = images.attention(table, "x").axes
     for query, label in (("cls", "of [CLS]"), ("object", "of the object's tokens")):
         rows = last[last["query"] == query]
@@ -322,7 +322,7 @@ def test_reach_and_level_shows_the_same_models_under_common_masks_beside_theory(
     np.testing.assert_allclose(line(panel(figure, "A: reach"), "trained MAE"), means(reach, "rms_radius_squared"))
     attention = tables["attention"]
     attention = attention[attention["last_block"] & (attention["query"] == "cls")]
-    attention = attention.assign(ratio=np.log(attention["object_attention"] / 1.1))
+    attention = attention.assign(ratio=np.log(attention["object_attention_relative"]))
     shown = {
         "B: linear probe, label": (tables["linear_probe"], "accuracy"),
         "B: SSIM, nothing masked": (tables["image_quality"], "ssim"),

@@ -18,13 +18,12 @@ from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.probe.fine_tuning import FineTuneConfig, LabelledImages, fine_tune
-from spatialmae.stages import data, fine_tuning, plan
+from spatialmae.stages import fine_tuning
 from spatialmae.stages.fine_tuning import Start
 from spatialmae.tables import read_table
 from spatialmae.train import code
-from spatialmae.train.plan import Plan
 from spatialmae.train.runs import load_run, sha256_of
-from spatialmae.train.workers import Options, train_run
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
 SHALLOW = {
@@ -53,12 +52,7 @@ def made(tmp_path_factory):
         "depths": {"stages": ["shallow", "deeper"], "analyses": ["fine_tuning"], "fine_tuning": SETTINGS}
     }
     config = parse_config(values, "test")
-    data.run(config, "digits")
-    for stage in config.training:
-        plan.run(config, stage)
-        written, images = Plan.load(Layout.of(config).plan(stage)), {}
-        for spec in written.runs:
-            list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    train_stages(config)
     fine_tuning.run(config, "depths")
     return values
 

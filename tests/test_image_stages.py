@@ -12,11 +12,10 @@ from spatialmae.config import MODEL_ANALYSES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.probe.representation import represent
-from spatialmae.stages import attention, corruptions, data, dense, embedding, plan, reconstruction, scenes, shape_bias
+from spatialmae.stages import attention, corruptions, dense, embedding, reconstruction, scenes, shape_bias
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.tables import read_table
-from spatialmae.train.plan import Plan
-from spatialmae.train.workers import Options, train_run
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
 STAGES = {
@@ -44,11 +43,7 @@ def values(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(values):
     config = parse_config(values, "test")
-    data.run(config, "leaves")
-    plan.run(config, "ratios")
-    written, images = Plan.load(Layout.of(config).plan("ratios")), {}
-    for spec in written.runs:
-        list(train_run(spec, written, Options(threads=1, device="cpu"), images))
+    train_stages(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape_bias, "CUES", {"n_train": 300, "n_validation": 100, "n_test": 100})
         patch.setattr(attention, "N_IMAGES", 24)

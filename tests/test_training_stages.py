@@ -18,11 +18,11 @@ from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model import MAEConfig, MaskedAutoencoder
-from spatialmae.stages import data, plan, training
+from spatialmae.stages import training
 from spatialmae.tables import read_table
 from spatialmae.train.plan import Plan
 from spatialmae.train.runs import TrainedRun
-from spatialmae.train.workers import Options, train_run
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8, "decoder_depth": 1}
@@ -40,13 +40,9 @@ def trained(tmp_path_factory):
     values["training"]["ratios"]["train"] |= {"batch_size": 20}
     config = parse_config(values, "test")
     layout = Layout.of(config)
-    data.run(config, "leaves")
-    plan.run(config, "ratios")
-    written = Plan.load(layout.plan("ratios"))
-    images: dict = {}
-    for spec in written.runs:
-        list(train_run(spec, written, Options(threads=1, device="cpu"), images))
-    records = [json.loads((layout.runs / spec.name / "run.json").read_text()) for spec in written.runs]
+    train_stages(config)
+    names = [spec.name for spec in config.training_runs("ratios")]
+    records = [json.loads((layout.runs / name / "run.json").read_text()) for name in names]
     manifest = [{"name": r["name"], "weights_sha256": r["weights_sha256"], "code_matches": True} for r in records]
     write_json(layout.manifest("ratios"), manifest)
     training.run(config, "ratios")

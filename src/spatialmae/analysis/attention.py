@@ -194,7 +194,7 @@ def attention_rows(
     Objects stand near the middle, and a token's near neighbours are mostly on its own object, so that attention can
     favour the object without having seen it. ``object_attention_elsewhere`` says how much of it is that: it is
     ``object_attention`` with the mean map of the *other* images in place of the image's own, which knows positions
-    alone.
+    alone. ``object_attention_relative`` is the first over the second.
 
     Args:
         run: a trained model, whose attention is computed by the explicit kernel.
@@ -226,6 +226,7 @@ def attention_rows(
     rows = []
     for block, of_block in enumerate(measured, start=1):
         means = of_block.means(scene) | uniform
+        means["object_attention_relative"] = means["object_attention"] / means["object_attention_elsewhere"]
         for query, name in enumerate(QUERIES):
             keys = {"block": block, "last_block": block == config.encoder_depth, "query": name, "n_images": n}
             rows.append(keys | {measure: float(values[query]) for measure, values in means.items()})

@@ -8,10 +8,11 @@ proxy. Lengths are fractions of the image side, so one world is seen at any reso
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from math import isfinite
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
@@ -24,6 +25,8 @@ from spatialmae.errors import UserError
 Cues = Literal["independent", "matched", "conflict"]
 SHAPES = ("disc", "square", "triangle", "star", "cross")
 TEXTURES = ("plain", "stripes", "checks", "dots", "mottled")
+# Options that say what is seen, whatever the size, the cues and the number of images.
+WORLD = ("n_leaves", "size_exponent", "min_radius", "max_radius")
 
 SUPERSAMPLING = 2
 # Images are made in chunks of fixed size with a seed each, so none depends on how many are asked for.
@@ -94,6 +97,15 @@ def leaves(
         class_names={"shape": SHAPES, "texture": TEXTURES},
         provenance={"kind": "leaves", **counts, **asdict(world), "seed": seed},
     )
+
+
+def world_options(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of :func:`leaves` that make more images of a known world.
+
+    Args:
+        provenance: of leaves; of other images, or empty: the usual world.
+    """
+    return {name: provenance[name] for name in WORLD if name in provenance}
 
 
 @dataclass(frozen=True)

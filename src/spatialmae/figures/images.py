@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
+from spatialmae.analysis.turning import Turn, turn
 from spatialmae.figures import theme
 from spatialmae.figures.design import (
     ALONG,
@@ -92,10 +93,9 @@ def attention(table: pd.DataFrame, evaluation: str) -> Figure:
     """Attention of the last block: its preference for the object, its distance and its entropy.
 
     Args:
-        table: ``attention``: seed, block, last_block, query (cls, object), object_attention and
-            object_attention_elsewhere (a token's share over the mean token's, of the image's own map and of other
-            images' mean map), attention_distance (px; missing of cls), attention_entropy (nats), both with ``_uniform``
-            for uniform attention, n_images, and every setting.
+        table: ``attention``: seed, block, last_block, query (cls, object), object_attention_relative (the object's
+            share of attention, over its share in other images' mean map), attention_distance (px; missing of cls),
+            attention_entropy (nats), both with ``_uniform`` for uniform attention, n_images, and every setting.
         evaluation: its name.
     """
     compared = compare(table)
@@ -150,7 +150,7 @@ def attention_blocks(table: pd.DataFrame, evaluation: str) -> Figure:
 
 
 def _with_log_ratio(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(log_ratio=np.log(table["object_attention"] / table["object_attention_elsewhere"]))
+    return table.assign(log_ratio=np.log(table["object_attention_relative"]))
 
 
 def _note_attention(
@@ -375,6 +375,25 @@ def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, evaluation: st
     return figure
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measure of reach or of level, and what it does at the highest ratio.
+
+    Attributes:
+        paper: the paper whose quantity it is, or stands for.
+        measure: its name, which starts with the paper's.
+        line: the models that it is of, where several kinds of them go along the ratio.
+        of_models: measured on models, rather than on trees in theory.
+        turn: its changes along the ratio.
+    """
+
+    paper: str
+    measure: str
+    line: str
+    of_models: bool
+    turn: Turn
+
+
 def reach_and_level(tables: Mapping[str, pd.DataFrame], evaluation: str) -> Figure:
     """Paper A's reach and paper B's level of the same models against the ratio that they were trained at.
 
@@ -385,21 +404,51 @@ def reach_and_level(tables: Mapping[str, pd.DataFrame], evaluation: str) -> Figu
             (of latent hierarchies: tree, depth, patch_size, mask_ratio, seed, mean_height) those that there are.
         evaluation: its name.
     """
-    probe = models_along(tables["linear_probe"], "mask_ratio")
-    compared = compare_along(probe, "mask_ratio")
-    reach = _at_common_masks(tables["model_reach"], float(probe["evaluation_mask_ratio"].iloc[0]))
-    panels = [_Panel("rms radius of J² (px)", {"": (reach, _REACH)}, "A: reach"), *_level_panels(tables, probe)]
-    if "levels" in tables:
-        panels.append(_theory_panel(tables["levels"]))
+    panels, compared = _reach_and_level_panels(tables)
     figure = _draw_panels(_in_rows(panels), [compared], height=1.7)
+    reach, _ = panels[0].kinds[""]
     theme.note(
         figure,
         f"{evaluation}, reach under masks of ratio {reach['evaluation_mask_ratio'].iloc[0]:.2g} for all",
         state_seeds(reach, "evaluation_mask_ratio", _REACH),
         *(["theory: patches of one leaf, points are simulations"] if "levels" in tables else []),
-        *_state_turns(panels, compared),
+        *_state_turns(reach_and_level_turns(tables)),
     )
     return figure
+
+
+def reach_and_level_turns(tables: Mapping[str, pd.DataFrame]) -> list[Measured]:
+    """What the measures of :func:`reach_and_level` do at the highest ratio; none if models have one ratio alone.
+
+    Args:
+        tables: those of :func:`reach_and_level`.
+    """
+    panels, compared = _reach_and_level_panels(tables)
+    ratios = sorted(compared.names)
+    if len(ratios) < 2:
+        return []
+    return [
+        Measured(
+            paper=panel.title[0],
+            measure=", ".join(filter(None, (panel.title, kind))),
+            line=line.label,
+            of_models="name" in rows,
+            turn=turn(line.rows, ALONG, value, ratios),
+        )
+        for panel in panels
+        for kind, (rows, value) in panel.kinds.items()
+        for line in _lines(compared, rows)
+    ]
+
+
+def _reach_and_level_panels(tables: Mapping[str, pd.DataFrame]) -> tuple[list[_Panel], Comparison]:
+    """The panels of :func:`reach_and_level`, reach first, and what they are drawn along."""
+    probe = models_along(tables["linear_probe"], "mask_ratio")
+    reach = _at_common_masks(tables["model_reach"], float(probe["evaluation_mask_ratio"].iloc[0]))
+    panels = [_Panel("rms radius of J² (px)", {"": (reach, _REACH)}, "A: reach"), *_level_panels(tables, probe)]
+    if "levels" in tables:
+        panels.append(_theory_panel(tables["levels"]))
+    return panels, compare_along(probe, "mask_ratio")
 
 
 def _at_common_masks(reach: pd.DataFrame, mask_ratio: float) -> pd.DataFrame:
@@ -547,49 +596,22 @@ def _draw_against(
         draw_reference(axis, comparison, line.rows, value, style, label)
 
 
-def _state_turns(panels: Sequence[_Panel], comparison: Comparison) -> list[str]:
+def _state_turns(measured: Sequence[Measured]) -> list[str]:
     """Of each measure its difference between the two highest ratios, and whether it turns back there."""
-    ratios = sorted(comparison.names)
-    if len(ratios) < 2:
+    if not measured:
         return []
-    low, high = ratios[-2:]
+    _, low, high = measured[0].turn.places
     facts = [f"from m = {low:.2g} to {high:.2g}, mean differences within seeds with 95 % t intervals"]
-    for panel in panels:
-        for kind, (rows, value) in panel.kinds.items():
-            for line in _lines(comparison, rows):
-                about = ", ".join(filter(None, (panel.title, kind, line.label)))
-                facts.append(f"{about} {_state_turn(line.rows, value, ratios)}")
+    for one in measured:
+        facts.append(f"{', '.join(filter(None, (one.measure, one.line)))} {_state_turn(one.turn)}")
     return facts
 
 
-def _state_turn(rows: pd.DataFrame, value: str, ratios: Sequence[float]) -> str:
-    """The last difference in words; it turns back where it is certain and certainly opposed to what came before."""
-    first, low, high = ratios[0], *ratios[-2:]
-    mean, *interval = _paired_difference(rows, value, low, high)
-    if np.isnan(mean):
-        return "not measured"
-    if np.isnan(interval).any():
-        return f"{mean:+.2g} (one seed)"
-    after, before = _sign(interval), _sign(_paired_difference(rows, value, first, low)[1:])
-    if not after:
-        word = "undecided"
-    elif before:
-        word = "goes on" if after == before else "turns back"
-    else:
-        word = "rises" if after > 0 else "falls"
-    return f"{mean:+.2g} [{interval[0]:.2g}, {interval[1]:.2g}] {word}"
-
-
-def _paired_difference(rows: pd.DataFrame, value: str, low: float, high: float) -> tuple[float, float, float]:
-    """Mean over seeds of the difference between two places of an axis, with its interval; NaN where there is none."""
-    at_low, at_high = (rows[rows[ALONG] == place].set_index("seed")[value] for place in (low, high))
-    difference = (at_high - at_low).rename("difference").reset_index().assign(all=0)
-    summary = theme.summarise(difference, "all", "difference")
-    mean, low_end, high_end = summary[["mean", "low", "high"]].to_numpy().ravel() if len(summary) else [np.nan] * 3
-    return float(mean), float(low_end), float(high_end)
-
-
-def _sign(interval: Sequence[float]) -> int:
-    """Of all values of an interval; 0 where they have none in common."""
-    low, high = interval
-    return int(low > 0) - int(high < 0)
+def _state_turn(turn: Turn) -> str:
+    """The last difference in words."""
+    last = turn.last
+    if np.isnan(last.mean):
+        return turn.word
+    if np.isnan(last.low):
+        return f"{last.mean:+.2g} ({turn.word})"
+    return f"{last.mean:+.2g} [{last.low:.2g}, {last.high:.2g}] {turn.word}"

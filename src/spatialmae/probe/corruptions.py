@@ -107,7 +107,7 @@ def corruption_rows(
     Returns:
         A row for each corruption and severity: ``accuracy``, and ``clean_accuracy`` on the same images.
     """
-    feature = probe.task.feature
+    feature = probe.row["feature"]
 
     def accuracy(shown: UInt8[np.ndarray, "n h w 3"]) -> float:
         return probe.score(represent(run, shown, feature), labels)
@@ -115,7 +115,7 @@ def corruption_rows(
     clean = accuracy(images)
     return [
         {
-            "target": probe.task.target,
+            "target": probe.row["target"],
             "corruption": name,
             "group": CORRUPTIONS[name].group,
             "severity": severity,

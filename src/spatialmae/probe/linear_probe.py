@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from spatialmae.data.dataset import SPLITS, ImageData
 from spatialmae.errors import UserError
 from spatialmae.probe.classification import chance_accuracy, label_targets
-from spatialmae.probe.representation import LAYER, Feature, standardise
+from spatialmae.probe.representation import LAYER, Feature, Standardiser
 from spatialmae.train.hardware import cpu_name
 
 # Weights of λ/2 ‖W‖² beside the mean cross-entropy of the training images; scikit-learn's C is 1 / (n λ).
@@ -34,14 +34,14 @@ class ProbeTask:
         labels: int64 (n,) of each split.
         target: name of the labels.
         feature: how tokens became one vector.
-        train_features: float32 (n, D) of the training images before they were standardised.
+        standardiser: of features of the same model, by its training images.
     """
 
     features: Mapping[str, Float32[np.ndarray, "_ D"]]
     labels: Mapping[str, Int64[np.ndarray, " _"]]
     target: str
     feature: Feature
-    train_features: Float32[np.ndarray, "n D"]
+    standardiser: Standardiser
 
     @classmethod
     def of(
@@ -67,7 +67,9 @@ class ProbeTask:
         labels: dict[str, np.ndarray] = {split: data.target(target, split) for split in SPLITS}
         if len(np.unique(labels["train"])) < 2:
             raise UserError(data.name, f"{target} has one class in the training split", "probe another target")
-        return cls(standardise(features), labels, target, feature, features["train"])
+        standardiser = Standardiser.of(features["train"])
+        standardised = {split: standardiser.apply(x) for split, x in features.items()}
+        return cls(standardised, labels, target, feature, standardiser)
 
     def row(self, test_predictions: Int64[np.ndarray, " n_test"], validation_accuracy: float, **keys: Any) -> dict:
         """A row of a tidy table: the score on the test split and the contract it was made under, then ``keys``."""
@@ -89,16 +91,20 @@ class ProbeTask:
 
 @dataclass(frozen=True)
 class FittedProbe:
-    """A linear probe with the classifier that it chose, to be asked about other images than the task's.
+    """The linear classifier that a probe chose, to be asked about other images than the task's.
 
     Attributes:
-        task: what it was fitted to.
-        classifier: of standardised features.
-        row: its score on the task's test images, a row of a tidy table.
+        standardiser: the task's.
+        classes: those that were trained on, ascending.
+        weights: of standardised features, for each class; of two classes for the second alone.
+        bias: likewise.
+        row: its score on the task's test images, a row of a tidy table, which names the task's target and feature.
     """
 
-    task: ProbeTask
-    classifier: LogisticRegression
+    standardiser: Standardiser
+    classes: Int64[np.ndarray, " classes"]
+    weights: Float[np.ndarray, "scores D"]
+    bias: Float[np.ndarray, " scores"]
     row: dict[str, Any]
 
     def predict(
@@ -114,24 +120,18 @@ class FittedProbe:
         Raises:
             ValueError: no class to choose from was trained on.
         """
-        classes = self.classifier.classes_
+        classes = self.classes
         allowed = np.ones(len(classes), dtype=bool) if among is None else np.isin(classes, among)
         if not allowed.any():
             raise ValueError(f"among: none of {among} was trained on; use some of {classes.tolist()}")
-        standardised = standardise({"train": self.task.train_features, "asked": features})["asked"]
-        scores = self.classifier.decision_function(standardised)
-        if scores.ndim == 1:  # of two classes scikit-learn gives one score
-            scores = np.stack([-scores, scores], axis=1)
+        scores = self.standardiser.apply(features) @ self.weights.T + self.bias
+        if scores.shape[1] == 1:
+            scores = np.concatenate([-scores, scores], axis=1)
         return classes[allowed][scores[:, allowed].argmax(axis=1)]
 
     def score(self, features: Float32[np.ndarray, "n D"], labels: Int64[np.ndarray, " n"]) -> float:
         """Share of images that are given their class, 0 … 1; see :meth:`predict`."""
         return float(np.mean(self.predict(features) == labels))
-
-
-def linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> dict[str, Any]:
-    """The row of :func:`fit_linear_probe`."""
-    return fit_linear_probe(task, penalties).row
 
 
 def fit_linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) -> FittedProbe:
@@ -176,4 +176,6 @@ def fit_linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) ->
         converged=all(int(fit.n_iter_.max()) < MAX_ITERATIONS for _, _, fit in fits),
         seconds=seconds,
     )
-    return FittedProbe(task, chosen, row)
+    # In C order, in which they are read back when a probe is kept: the order may change how a product is rounded.
+    weights, bias = (np.ascontiguousarray(array) for array in (chosen.coef_, chosen.intercept_))
+    return FittedProbe(task.standardiser, chosen.classes_, weights, bias, row)

@@ -49,8 +49,8 @@ def nearest_neighbour_probe(task: ProbeTask, n_neighbours: Sequence[int] = N_NEI
         n_neighbours: k to choose from, in 1 … training images.
 
     Returns:
-        A row of a tidy table, as :func:`~spatialmae.probe.linear_probe.linear_probe` gives, with ``n_neighbours`` for
-        the penalty.
+        A row of a tidy table, like that of :func:`~spatialmae.probe.linear_probe.fit_linear_probe`, with
+        ``n_neighbours`` for the penalty.
 
     Raises:
         ValueError: a k is not in 1 … training images, or there is none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -68,12 +69,32 @@ def represent_splits(
     return {name: represent(run, images[rows], feature) for name, rows in splits.items()}
 
 
-def standardise(features: Mapping[str, Float32[np.ndarray, "_ D"]]) -> dict[str, Float32[np.ndarray, "_ D"]]:
-    """Each feature by its mean and variance on ``train``: BatchNorm without affine parameters, with those statistics.
+@dataclass(frozen=True)
+class Standardiser:
+    """BatchNorm without affine parameters, with the statistics of training images.
 
     (x − mean) / √(variance + ε), as He et al. (2022) put before a linear probe.
+
+    Attributes:
+        mean: float64, of each feature.
+        scale: float64, 1 / √(variance + ε) of each feature.
     """
-    train = features["train"]
-    mean = train.mean(axis=0, dtype=np.float64)
-    scale = 1 / np.sqrt(train.var(axis=0, dtype=np.float64) + BATCH_NORM_EPS)
-    return {name: ((x - mean) * scale).astype(np.float32) for name, x in features.items()}
+
+    mean: Float[np.ndarray, " D"]
+    scale: Float[np.ndarray, " D"]
+
+    @classmethod
+    def of(cls, train: Float32[np.ndarray, "n D"]) -> Standardiser:
+        """With the statistics of these features."""
+        variance = train.var(axis=0, dtype=np.float64)
+        return cls(train.mean(axis=0, dtype=np.float64), 1 / np.sqrt(variance + BATCH_NORM_EPS))
+
+    def apply(self, features: Float32[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
+        """Features of the same model and kind, standardised."""
+        return ((features - self.mean) * self.scale).astype(np.float32)
+
+
+def standardise(features: Mapping[str, Float32[np.ndarray, "_ D"]]) -> dict[str, Float32[np.ndarray, "_ D"]]:
+    """The features of each split, standardised by those of ``train``."""
+    standardiser = Standardiser.of(features["train"])
+    return {name: standardiser.apply(x) for name, x in features.items()}

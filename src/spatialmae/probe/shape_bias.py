@@ -17,14 +17,12 @@ from jaxtyping import Int64
 from statsmodels.stats.proportion import proportion_confint
 
 from spatialmae.data.dataset import ImageData
-from spatialmae.data.leaves import leaves
+from spatialmae.data.leaves import leaves, world_options
 from spatialmae.probe.linear_probe import PENALTIES, FittedProbe, ProbeTask, fit_linear_probe
 from spatialmae.probe.representation import LAYER, Feature, represent, represent_splits
 from spatialmae.train.runs import TrainedRun
 
 CONFIDENCE = 0.95
-# Options of leaves that say what is seen, whatever the size, the cues and the number of images.
-WORLD = ("n_leaves", "size_exponent", "min_radius", "max_radius")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def shape_bias_row(run: TrainedRun, probe: FittedProbe, stimuli: ImageData) -> d
     rows = stimuli.splits["test"]
     shape, texture = stimuli.target("shape", "test"), stimuli.target("texture", "test")
     classes = np.union1d(shape, texture)
-    feature = probe.task.feature
+    feature = probe.row["feature"]
     predicted = probe.predict(represent(run, stimuli.images[rows], feature), among=classes)
     same = shape == texture
     return {
@@ -115,7 +113,7 @@ def shape_bias_row(run: TrainedRun, probe: FittedProbe, stimuli: ImageData) -> d
         "n_same_cue": int(same.sum()),
         "same_cue_accuracy": float(np.mean(predicted[same] == shape[same])) if same.any() else None,
         "n_classes": len(classes),
-        "probe_target": probe.task.target,
+        "probe_target": probe.row["target"],
         "probe_accuracy": probe.row["accuracy"],
         "probe_chance": probe.row["chance"],
         "feature": feature,
@@ -160,8 +158,8 @@ class CueLeaves:
             n_validation: matched images that choose its penalty.
             n_test: conflicting images, and matched test images.
             grayscale: one channel, if the model takes one.
-            world: ``provenance`` of the leaves that the model was trained on, whose world (:data:`WORLD`) is kept;
-                None: the usual world.
+            world: ``provenance`` of the leaves that the model was trained on, whose world is kept; None: the
+                usual world.
             seed: another than that of ``world``, whose objects would come again.
 
         Raises:
@@ -171,8 +169,7 @@ class CueLeaves:
         known = world or {}
         if known.get("seed") == seed:
             raise ValueError(f"seed: {seed} is that of the images that the model was trained on; take another")
-        options = {name: known[name] for name in WORLD if name in known}
-        options |= {"image_size": image_size, "grayscale": grayscale, "seed": seed}
+        options = world_options(known) | {"image_size": image_size, "grayscale": grayscale, "seed": seed}
         return cls(
             leaves(cues="matched", n_train=n_train, n_validation=n_validation, n_test=n_test, **options),
             # A data set has a training image; nothing is fitted to it.

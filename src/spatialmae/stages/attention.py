@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -31,10 +29,5 @@ def run(config: Config, name: str) -> None:
     rows = []
     for spec in tqdm(evaluated.specs, desc=f"attention {name}", unit="run"):
         found = attention_rows(evaluated.run(spec), images[with_object], segmentation[with_object])
-        rows += [spec.settings() | row | {"object_attention_relative": _relative(row)} for row in found]
+        rows += [spec.settings() | row for row in found]
     write_table(Layout.of(config).table("attention", name), pd.DataFrame(rows))
-
-
-def _relative(row: dict[str, Any]) -> float:
-    """Attention on the object over what position alone explains of it, the mean map of other images."""
-    return row["object_attention"] / row["object_attention_elsewhere"]

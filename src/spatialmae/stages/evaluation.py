@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -19,7 +20,7 @@ from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.model.masking import Masks
 from spatialmae.tables import read_curve
 from spatialmae.train.plan import RunSpec
-from spatialmae.train.runs import RunFolder, TrainedRun, load_run
+from spatialmae.train.runs import RunFolder, TrainedRun, load_run, sha256_of
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,18 @@ class EvaluationSet:
         Raises:
             UserError: they are missing or damaged, or a split has none.
         """
-        path = Layout.of(self.config).data(self.specs[0].dataset)
+        path = self._data_path
         data = ImageData.load(path)
         for split in SPLITS:
             if not len(data.splits[split]):
                 problem = f"the split {split} has no images, and the evaluation {self.name} needs some"
                 raise UserError(path, problem, "give every split of the data set a share, or remove the evaluation")
         return data
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """SHA-256 of the images' file."""
+        return sha256_of(self._data_path)
 
     def run(self, spec: RunSpec) -> TrainedRun:
         """A trained run.
@@ -96,6 +102,10 @@ class EvaluationSet:
         geometry = replace(model, loss_margin=0, loss_margin_control=False)
         masked = replace(geometry, mask_ratio=mask_ratio, mask_unit=self.mask_unit, masking="fixed")
         return Masks.from_noise(masked, noise)
+
+    @property
+    def _data_path(self) -> Path:
+        return Layout.of(self.config).data(self.specs[0].dataset)
 
     def _folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(Layout.of(self.config).runs / spec.name)

@@ -1,6 +1,6 @@
-"""Rows of tables that take minutes to make, each kept in a file of its own when it is made.
+"""Results that take minutes to make, each kept in a file of its own when it is made.
 
-A stage that was stopped goes on where it was, and evaluations share the rows of the models that they have in common.
+A stage that was stopped goes on where it was, and evaluations share the results of the models that they have in common.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from spatialmae.artifacts import write_json
 
@@ -18,14 +18,16 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class KeptRow:
-    """One row.
+class KeptFile:
+    """One result.
 
     Attributes:
         folder: that keeps it.
         name: what its file's name begins with.
-        key: all that decides the row, JSON-able.
+        key: all that decides the result, JSON-able.
     """
+
+    suffix: ClassVar[str]
 
     folder: Path
     name: str
@@ -35,7 +37,13 @@ class KeptRow:
     def path(self) -> Path:
         """Another file for each key."""
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{self.name}-{digest[:16]}.json"
+        return self.folder / f"{self.name}-{digest[:16]}{self.suffix}"
+
+
+class KeptRow(KeptFile):
+    """One row of a table."""
+
+    suffix = ".json"
 
     def read(self) -> Row | None:
         """The row, if it was made before and its file is whole."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from spatialmae.data.dataset import ImageData
-from spatialmae.data.leaves import leaves
-from spatialmae.probe.shape_bias import WORLD
+from spatialmae.data.leaves import leaves, world_options
 from spatialmae.stages.evaluation import EvaluationSet
 
 # Below the seeds that data sets are rendered with, whose objects would come again.
@@ -14,7 +13,6 @@ SEED = 7
 def scenes(evaluated: EvaluationSet, *, n_train: int, n_validation: int, n_test: int) -> ImageData:
     """Fresh images of the world that the models were trained on, if it was one of leaves, else of the usual one."""
     height, _, channels = evaluated.data.image_shape
-    known = evaluated.data.provenance
     return leaves(
         image_size=height,
         grayscale=channels == 1,
@@ -22,5 +20,5 @@ def scenes(evaluated: EvaluationSet, *, n_train: int, n_validation: int, n_test:
         n_validation=n_validation,
         n_test=n_test,
         seed=SEED,
-        **{name: known[name] for name in WORLD if name in known},
+        **world_options(evaluated.data.provenance),
     )

@@ -10,8 +10,8 @@ from spatialmae.data.cue_conflict import cue_conflict, with_classes_of
 from spatialmae.data.dataset import ImageData
 from spatialmae.layout import Layout
 from spatialmae.probe.shape_bias import CueLeaves, leaves_shape_bias, shape_bias_row
-from spatialmae.stages.corruptions import FEATURE, fitted_probes
 from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.probes import FEATURE, ProbedModel
 from spatialmae.tables import write_table
 
 SEED = 7  # of the leaves, whose images no model was trained on
@@ -36,7 +36,7 @@ def run(config: Config, name: str) -> None:
         trained, keys = evaluated.run(spec), spec.settings()
         rows.append(keys | leaves_shape_bias(trained, cues, FEATURE))
         if published is not None:
-            probe = next(fitted_probes(trained, data, [LABEL]))
+            probe = ProbedModel(evaluated, spec, trained).linear_probe(LABEL)
             rows.append(keys | shape_bias_row(trained, probe, published))
     write_table(layout.table("shape_bias", name), pd.DataFrame(rows))
 
