@@ -1,15 +1,15 @@
 """CIFAR-10's reader on small archives in the official layout, whole and damaged."""
 
-import io
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.transform import downscale_local_mean
 
 import spatialmae.data.cifar10 as module
+from conftest import write_archive
 from spatialmae.data.cifar10 import FOLDER, NAMES_FILE, RECORD_BYTES, TEST_FILE, TRAIN_FILES, cifar10
-from spatialmae.data.download import MIRRORS_VARIABLE
 from spatialmae.errors import UserError
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -27,25 +27,9 @@ def official_files() -> dict[str, bytes]:
     return files | {NAMES_FILE: ("\n".join(NAMES) + "\n\n").encode()}
 
 
-def write_archive(folder: Path, files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> Path:
-    path = folder / module.PUBLISHED.name
-    with tarfile.open(path, "w:gz") as tar:
-        for member in extra:
-            tar.addfile(member, io.BytesIO(bytes(member.size)))
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{FOLDER}/{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-@pytest.fixture
-def mirror(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "mirror"
-    folder.mkdir()
-    monkeypatch.setenv(MIRRORS_VARIABLE, str(folder))
-    monkeypatch.chdir(tmp_path)
-    return folder
+def write_published(folder: Path, files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> Path:
+    placed = {f"{FOLDER}/{name}": content for name, content in files.items()}
+    return write_archive(folder / module.PUBLISHED.name, "w:gz", placed, extra)
 
 
 def load(**options: object) -> module.ImageData:
@@ -54,7 +38,7 @@ def load(**options: object) -> module.ImageData:
 
 def test_every_image_and_label_is_read_and_placed_once(mirror):
     files = official_files()
-    write_archive(mirror, files)
+    write_published(mirror, files)
     data = load()
     assert data.images.shape == (6 * PER_FILE, 32, 32, 3) and data.images.dtype == np.uint8
     train = b"".join(files[name] for name in TRAIN_FILES)
@@ -69,7 +53,7 @@ def test_every_image_and_label_is_read_and_placed_once(mirror):
 
 
 def test_splits_are_stratified_seeded_and_drawn_from_the_right_images(mirror):
-    write_archive(mirror, official_files())
+    write_published(mirror, official_files())
     whole = load()
     data = load(n_train=100, n_validation=20, n_test=30)
     assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 100, "validation": 20, "test": 30}
@@ -88,13 +72,13 @@ def test_splits_are_stratified_seeded_and_drawn_from_the_right_images(mirror):
 def test_nothing_is_extracted_to_disk(mirror, tmp_path):
     escaping = tarfile.TarInfo("../escaped")
     escaping.size = 10
-    write_archive(mirror, official_files(), extra=(escaping,))
+    write_published(mirror, official_files(), extra=(escaping,))
     load()
     assert [path.name for path in tmp_path.rglob("*")] == ["mirror", module.PUBLISHED.name]
 
 
 def test_a_truncated_archive_is_refused(mirror):
-    path = write_archive(mirror, official_files())
+    path = write_published(mirror, official_files())
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UserError, match="damaged archive"):
         load()
@@ -102,7 +86,7 @@ def test_a_truncated_archive_is_refused(mirror):
 
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
 def test_a_changed_byte_is_refused(mirror, place):
-    path = write_archive(mirror, official_files())
+    path = write_published(mirror, official_files())
     content = bytearray(path.read_bytes())
     content[int(place * len(content))] ^= 1
     path.write_bytes(content)
@@ -128,7 +112,7 @@ def test_a_file_that_is_no_archive_is_refused(mirror):
 )
 def test_wrong_members_are_refused(mirror, change, problem):
     files = {name: content for name, content in (official_files() | change).items() if content is not None}
-    write_archive(mirror, files)
+    write_published(mirror, files)
     with pytest.raises(UserError, match=problem):
         load()
 
@@ -136,10 +120,10 @@ def test_wrong_members_are_refused(mirror, change, problem):
 def test_links_and_huge_members_are_never_read(mirror, monkeypatch):
     link = tarfile.TarInfo(f"{FOLDER}/{TEST_FILE}")
     link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
-    write_archive(mirror, official_files(), extra=(link,))
+    write_published(mirror, official_files(), extra=(link,))
     with pytest.raises(UserError, match="is not a file of at most"):
         load()
-    write_archive(mirror, official_files())
+    write_published(mirror, official_files())
     monkeypatch.setattr(module, "MAX_FILE_BYTES", PER_FILE * RECORD_BYTES - 1)
     with pytest.raises(UserError, match="is not a file of at most"):
         load()
@@ -157,6 +141,17 @@ def test_links_and_huge_members_are_never_read(mirror, monkeypatch):
     ],
 )
 def test_impossible_counts_are_refused(mirror, options):
-    write_archive(mirror, official_files())
+    write_published(mirror, official_files())
     with pytest.raises(UserError, match="cannot be drawn"):
         load(**options)
+
+
+def test_downscaled_images_are_block_means_rounded_once(mirror):
+    write_published(mirror, official_files())
+    full, half = load(), load(downscale=2)
+    assert half.images.shape == (6 * PER_FILE, 16, 16, 3)
+    means = np.stack([downscale_local_mean(image.astype(float), (2, 2, 1)) for image in full.images])
+    np.testing.assert_array_equal(half.images, np.floor(means + 0.5))
+    assert all(np.array_equal(half.splits[split], full.splits[split]) for split in full.splits)
+    with pytest.raises(UserError, match="cifar10.downscale: 3 does not divide 32"):
+        load(downscale=3)

@@ -37,7 +37,7 @@ Unique = AfterValidator(_unique)
 # Where the code of sources and probes lives, for the stages that call it and the workflow that tracks it.
 SOURCE_MODULES = {"textures": "photos", "depth": "photos"}  # the others have their kind's name
 PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
-WITHOUT_LABELS = ("photos", "textures", "depth")  # kinds of sources
+WITHOUT_LABELS = ("photos", "depth")  # kinds of sources
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
 
@@ -112,12 +112,29 @@ class Cifar10(_Strict):
     """The official CIFAR-10 archive, from a mirror (SPATIALMAE_MIRRORS) or downloaded."""
 
     kind: Literal["cifar10"]
+    n_train: Count | None = Field(None, description="training images; null: all but those cut for validation")
     n_validation: Count = Field(5000, description="images cut from the 50,000 training images")
+    n_test: Count | None = Field(None, description="test images; null: all 10,000")
+    downscale: Literal[1, 2, 4] = Field(1, description="factor by which images are box-filtered first")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(h, w, c)."""
-        return (32, 32, 3)
+        return (32 // self.downscale, 32 // self.downscale, 3)
+
+
+class RandomFields(_Generated):
+    """Gaussian random fields of known correlation, their orientation the label."""
+
+    kind: Literal["random_fields"]
+    image_size: int = Field(16, ge=8, description="side in px")
+    correlation_length: float = Field(0.25, gt=0, le=0.5, description="as a fraction of the side")
+    anisotropy: float = Field(2.0, gt=1, le=4, description="ratio of the lengths along and across")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return (self.image_size, self.image_size, 1)
 
 
 class Folder(_Strict):
@@ -137,7 +154,7 @@ class Folder(_Strict):
         return (self.image_size, self.image_size, 1 if self.grayscale else 3)
 
 
-Source = Annotated[Leaves | Digits | Photos | Cifar10 | Folder, Field(discriminator="kind")]
+Source = Annotated[Leaves | Digits | Photos | Cifar10 | RandomFields | Folder, Field(discriminator="kind")]
 
 
 class Dataset(_Strict):
@@ -568,7 +585,9 @@ class Config(_Strict):
 
 def _check_batch(field: str, batch_size: int, source: Source) -> None:
     """Refuse batches larger than the training images of a source, where the configuration decides their number."""
-    n_train = 50_000 - source.n_validation if source.kind == "cifar10" else getattr(source, "n_train", None)
+    n_train = getattr(source, "n_train", None)
+    if source.kind == "cifar10" and n_train is None:
+        n_train = 50_000 - source.n_validation
     if n_train is not None and batch_size > n_train:
         raise ValueError(f"{field}: {batch_size} exceeds the {n_train} training images; lower it")
 

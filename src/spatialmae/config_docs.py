@@ -25,6 +25,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("datasets.<name>.source, kind digits", config.Digits),
     ("datasets.<name>.source, kind photos, textures or depth", config.Photos),
     ("datasets.<name>.source, kind cifar10", config.Cifar10),
+    ("datasets.<name>.source, kind random_fields", config.RandomFields),
     ("datasets.<name>.source, kind folder", config.Folder),
     ("linear", config.Linear),
     ("checks", config.Checks),

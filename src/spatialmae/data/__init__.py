@@ -8,7 +8,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["cifar10", "cue_conflict", "digits", "folder", "ising", "leaves", "photos"],
+    submodules=["cifar10", "cue_conflict", "digits", "folder", "ising", "leaves", "photos", "random_fields"],
     submod_attrs={
         "dataset": ["ImageData"],
         "ising": ["chain_second_moment", "ising_chain", "ising_lattice"],

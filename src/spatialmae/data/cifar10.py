@@ -23,7 +23,8 @@ FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST_FILE, NAMES_FILE = "test_batch.bin", "batches.meta.txt"
 N_CLASSES = 10
-IMAGE_BYTES = 3 * 32 * 32
+SIDE = 32
+IMAGE_BYTES = 3 * SIDE**2
 RECORD_BYTES = 1 + IMAGE_BYTES
 MAX_FILE_BYTES = 10_000 * RECORD_BYTES
 
@@ -35,8 +36,9 @@ def cifar10(
     n_train: int | None = None,
     n_validation: int = 5000,
     n_test: int | None = None,
+    downscale: int = 1,
 ) -> ImageData:
-    """CIFAR-10 with target ``label`` (int64, 0–9); images uint8 (n, 32, 32, 3).
+    """CIFAR-10 with target ``label`` (int64, 0–9); images uint8 (n, 32, 32, 3), or averaged down.
 
     The validation split is cut from the training images; the test split is the official one. Both, and any
     smaller number of training or test images, are drawn by ``seed`` and stratified by label. The archive
@@ -50,10 +52,14 @@ def cifar10(
         n_train: images to train on; None: all but the validation images.
         n_validation: images to validate on, taken from the 50,000 training images.
         n_test: test images; None: all 10,000.
+        downscale: factor by which images are averaged down, a divisor of 32.
 
     Raises:
-        UserError: the archive is not to be had or is damaged, or more images are asked for than there are.
+        UserError: an impossible factor, the archive is not to be had or is damaged, or more images are asked for than
+            there are.
     """
+    if downscale < 1 or SIDE % downscale:
+        raise UserError("cifar10.downscale", f"{downscale} does not divide {SIDE}", "use 1, 2, 4 or 8")
     archive = fetch_archive(PUBLISHED, cache)
     members = _read_members(archive)
     train_label, train_images = _records(archive.path, members, TRAIN_FILES)
@@ -64,7 +70,7 @@ def cifar10(
     n_fit = len(rows)
     return ImageData(
         name="cifar10",
-        images=np.concatenate([train_images[rows], test_images[tested]]),
+        images=_downscaled(np.concatenate([train_images[rows], test_images[tested]]), downscale),
         splits={
             "train": np.searchsorted(rows, fitted["train"]).astype(np.int64),
             "validation": np.searchsorted(rows, fitted["validation"]).astype(np.int64),
@@ -72,8 +78,17 @@ def cifar10(
         },
         targets={"label": np.concatenate([train_label[rows], test_label[tested]])},
         class_names={"label": _class_names(archive.path, members)},
-        provenance={"kind": "cifar10", "seed": seed, **archive.provenance()},
+        provenance={"kind": "cifar10", "seed": seed, "downscale": downscale, **archive.provenance()},
     )
+
+
+def _downscaled(images: UInt8[np.ndarray, "n h w c"], factor: int) -> UInt8[np.ndarray, "n h2 w2 c"]:
+    """Mean over blocks of ``factor``, rounded once."""
+    if factor == 1:
+        return images
+    n, side, _, channels = images.shape
+    blocks = images.reshape(n, side // factor, factor, side // factor, factor, channels)
+    return (blocks.mean(axis=(2, 4)) + 0.5).astype(np.uint8)
 
 
 def _draw(
