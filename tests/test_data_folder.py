@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import spatialmae.data.decoding as decoding
 import spatialmae.data.folder as module
 from spatialmae.data.dataset import ImageData
 from spatialmae.data.folder import folder, print_skipped
@@ -102,7 +103,7 @@ def test_grayscale_is_luminance(tmp_path):
 
 
 def test_what_is_left_out_and_why(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "MAX_PIXELS", 32 * 32)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 32 * 32)
     fill(tmp_path)
     nested = tmp_path / "deep" / "er"
     fill(nested, n=1, first=50, suffix="PNG")
@@ -128,7 +129,7 @@ def test_what_is_left_out_and_why(tmp_path, capsys, monkeypatch):
         "text.jpg": "damaged (not a PNG, JPEG or WebP)",
         "empty.webp": "damaged (not a PNG, JPEG or WebP)",
         "disguised.png": "damaged (not a PNG, JPEG or WebP)",
-        "notes.txt": "not named as PNG, JPEG or WebP",
+        "notes.txt": "not named as PNG, JPEG, WebP or npy",
         "copy.png": "same bytes as 003.png",
     }
     print_skipped(data)
@@ -211,3 +212,96 @@ def test_impossible_values_are_refused(tmp_path, image_size, resize, validation,
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         folder(tmp_path / "absent", image_size=8, seed=0)
+
+
+def save_arrays(path: Path, arrays: list[np.ndarray]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    for i, array in enumerate(arrays):
+        np.save(path / f"{i:03}.npy", array)
+
+
+def arrays_of(n: int, shape: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(256, size=(n, *shape), dtype=np.uint8))
+
+
+def test_arrays_of_any_channels_are_read_as_they_are(tmp_path):
+    arrays = arrays_of(10, (16, 16, 5))
+    save_arrays(tmp_path, arrays)
+    data = folder(tmp_path, image_size=16, channels=5, seed=0)
+    np.testing.assert_array_equal(data.images, np.stack(arrays))
+    half = folder(tmp_path, image_size=8, channels=5, seed=0).images[0]
+    expected = arrays[0].reshape(8, 2, 8, 2, 5).mean(axis=(1, 3))
+    assert np.abs(half - expected).max() <= 1  # Pillow rounds after rows and after columns
+
+
+def test_arrays_of_other_types_are_scaled_to_eight_bits(tmp_path):
+    values = arrays_of(3, (8, 8))
+    wide = [(values[0].astype(np.uint16) * 257)] * 1
+    floats = [values[1] / 255, values[2].astype(np.float32) / 255]
+    save_arrays(tmp_path, wide + floats + arrays_of(9, (8, 8), seed=1))
+    data = folder(tmp_path, image_size=8, grayscale=True, seed=0)
+    np.testing.assert_array_equal(data.images[:3, ..., 0], np.stack(values))
+
+
+def test_unusable_arrays_are_left_out_with_their_reasons(tmp_path):
+    fill(tmp_path)
+    bad = {
+        "channels": np.zeros((16, 16, 5), np.uint8),
+        "negative": np.full((16, 16), -0.1),
+        "nan": np.full((16, 16), np.nan),
+        "counts": np.zeros((16, 16), np.int64),
+        "vector": np.zeros(16, np.uint8),
+        "narrow": np.zeros((15, 16), np.uint8),
+        "objects": np.array([{"a": 1}], dtype=object),
+    }
+    for name, array in bad.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "truncated.npy").write_bytes((tmp_path / "channels.npy").read_bytes()[:200])
+    reasons = {
+        entry["file"]: entry["reason"] for entry in folder(tmp_path, image_size=16, seed=0).provenance["skipped"]
+    }
+    assert reasons["channels.npy"] == "5 channels, not 3"
+    assert reasons["negative.npy"] == reasons["nan.npy"] == "float64 values, not uint8, uint16, or floats in [0, 1]"
+    assert reasons["counts.npy"].startswith("int64 values")
+    assert reasons["vector.npy"] == "no array of (h, w) or (h, w, c)"
+    assert reasons["narrow.npy"] == "smaller than 16 pixels"
+    assert reasons["objects.npy"].startswith("damaged (") and reasons["truncated.npy"].startswith("damaged (")
+    assert set(reasons) == {f"{name}.npy" for name in (*bad, "truncated")}
+
+
+def test_tiles_are_pieces_of_their_image_and_share_its_split(tmp_path):
+    arrays = arrays_of(10, (40, 100, 3))
+    save_arrays(tmp_path / "a", arrays[:5])
+    save_arrays(tmp_path / "b", arrays[5:])
+    data = folder(tmp_path, image_size=16, resize="tiles", validation_fraction=0.2, test_fraction=0.2, seed=0)
+    assert data.provenance["n_images"] == 10
+    assert len(data.images) == 10 * 2 * 4
+    sources = data.sources
+    assert sources is not None
+    for i in (0, 7):
+        own = data.images[sources == i]
+        np.testing.assert_array_equal(own[0], arrays[i][:16, :16])
+        np.testing.assert_array_equal(own[-1], arrays[i][-16:, -16:])
+    assert (np.bincount(sources) == 8).all()
+    of_split = [set(sources[rows]) for rows in data.splits.values()]
+    assert sum(map(len, of_split)) == 10
+    np.testing.assert_array_equal(data.targets["label"], (sources >= 5).astype(int))
+
+
+def test_channels_and_grayscale_exclude_each_other(tmp_path):
+    fill(tmp_path)
+    with pytest.raises(UserError, match="folder.channels: 5 channels and grayscale cannot be"):
+        folder(tmp_path, image_size=16, channels=5, grayscale=True, seed=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "RGBA"])
+def test_the_shape_of_an_image_is_told_from_its_header_as_it_is_decoded(tmp_path, mode):
+    picture = Image.fromarray(np.zeros((20, 30), np.uint16)) if mode == "I;16" else Image.new(mode, (30, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture.save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    channels = 1 if mode in ("L", "I;16") else 3
+    assert decoding.image_shape(content, ".png") == (30, 20, channels)
+    tiles = decoding.squares(content, ".png", image_size=10, resize="tiles", channels=channels)
+    assert len(tiles) == 6 and tiles[0].shape == (10, 10, channels)

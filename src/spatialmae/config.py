@@ -143,15 +143,24 @@ class Folder(_Strict):
     kind: Literal["folder"]
     path: str = Field(min_length=1, description="folder of images, class subfolders optional")
     image_size: int = Field(32, ge=4, description="side in px after resizing")
-    resize: Literal["crop", "stretch"] = Field("crop", description="crop the longer side, or stretch it")
+    resize: Literal["crop", "stretch", "tiles"] = Field(
+        "crop", description="crop the longer side, stretch it, or cut large images into up to 4 × 4 tiles as they are"
+    )
     grayscale: bool = False
+    channels: Count | None = Field(None, description="of arrays in npy files; null: 3, or 1 with grayscale")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the images to validate on")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the images to test on")
+
+    @model_validator(mode="after")
+    def _one_number_of_channels(self) -> Folder:
+        if self.grayscale and self.channels is not None:
+            raise ValueError("channels: grayscale has one; remove either")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(h, w, c)."""
-        return (self.image_size, self.image_size, 1 if self.grayscale else 3)
+        return (self.image_size, self.image_size, self.channels or (1 if self.grayscale else 3))
 
 
 Source = Annotated[Leaves | Digits | Photos | Cifar10 | RandomFields | Folder, Field(discriminator="kind")]
@@ -472,6 +481,11 @@ class Config(_Strict):
     identifiability: Identifiability | None = Field(None, description="paper B's Theorem 2 by experiment; null: none")
     training: dict[Name, Training] = Field({}, description="stages of training by name, run one after the other")
     evaluations: dict[Name, Evaluation] = Field({}, description="comparisons of trained models by name")
+    calibration: Annotated[list[Name], Unique] = Field(
+        [],
+        description="evaluations that tune and test the recommender, one for each data set; their models differ in "
+        "patch size and masking ratio alone",
+    )
     claims: Claims = Claims()
 
     @model_validator(mode="after")
@@ -486,7 +500,24 @@ class Config(_Strict):
             self._check_training(stage, training)
         for name, evaluation in self.evaluations.items():
             self._check_evaluation(f"evaluations.{name}", name, evaluation)
+        self._check_calibration()
         return self
+
+    def _check_calibration(self) -> None:
+        varied = {"patch_size", "mask_ratio", "realised_mask_ratio", "mask_unit", "name", "seed"}
+        for name in self.calibration:
+            if name not in self.evaluations:
+                raise ValueError(f"calibration: {name!r} is not among evaluations; name one of them")
+            if "probe" not in self.evaluations[name].analyses:
+                raise ValueError(f"calibration: evaluations.{name}.analyses lacks probe; add it there")
+            settings = [run.settings() for run in self.evaluation_runs(name)]
+            others = {key for key in settings[0] if len({row[key] for row in settings}) > 1} - varied
+            if others:
+                problem = f"models of {name} differ in {', '.join(sorted(others))}"
+                raise ValueError(f"calibration: {problem}; let them differ in patch size and masking ratio alone")
+        datasets = [self.evaluation_runs(name)[0].dataset for name in self.calibration]
+        if len(set(datasets)) < len(datasets):
+            raise ValueError("calibration: two evaluations are of one data set; remove one")
 
     def _check_checks(self, shape: tuple[int, int, int]) -> None:
         height, width, channels = shape

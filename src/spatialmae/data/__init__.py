@@ -8,7 +8,17 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["cifar10", "cue_conflict", "digits", "folder", "ising", "leaves", "photos", "random_fields"],
+    submodules=[
+        "cifar10",
+        "cue_conflict",
+        "decoding",
+        "digits",
+        "folder",
+        "ising",
+        "leaves",
+        "photos",
+        "random_fields",
+    ],
     submod_attrs={
         "dataset": ["ImageData"],
         "ising": ["chain_second_moment", "ising_chain", "ising_lattice"],

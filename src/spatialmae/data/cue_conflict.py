@@ -18,8 +18,8 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from spatialmae.data.dataset import ImageData, Split
+from spatialmae.data.decoding import DECODING_ERRORS
 from spatialmae.data.download import MIRRORS_VARIABLE, Archive, Published, find_archive
-from spatialmae.data.folder import DECODING_ERRORS
 from spatialmae.errors import UserError
 
 PUBLISHED = Published(

@@ -1,48 +1,37 @@
-"""A user's own folder of images: PNG, JPEG and WebP of mixed sizes, modes and bit depths."""
+"""A user's own folder of images: PNG, JPEG and WebP of mixed sizes, modes and bit depths, and NumPy arrays."""
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageOps
-from skimage.color import rgb2gray
 from tqdm import tqdm
 
 from spatialmae.data.dataset import ImageData, Split, stratified_splits
+from spatialmae.data.decoding import SUFFIXES, Resize, UnusableImageError, squares
 from spatialmae.errors import UserError
-
-Resize = Literal["crop", "stretch"]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP")
-PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK")
-# Pillow opens 16-bit grey PNG files as one of these, by its version.
-SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-BACKGROUND = (255, 255, 255)
-# Larger images are taken for decompression bombs and never decoded.
-MAX_PIXELS = 64_000_000
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-
-
-class _UnusableError(Exception):
-    """Why an image is left out."""
 
 
 @dataclass
-class _Collection:
-    """The usable images so far, and the files left out."""
+class Collection:
+    """The usable images below a folder, and the files left out.
 
-    images: list[UInt8[np.ndarray, "h w c"]] = field(default_factory=list)
+    Attributes:
+        images: squares of one size, one of each file, or its tiles.
+        sources: of each square, the index of its file.
+        files: the usable ones, in the order of their names.
+        sha256: of their bytes.
+        skipped: ``file`` and ``reason`` of each that was left out.
+    """
+
+    images: list[UInt8[np.ndarray, "s s c"]] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -54,11 +43,12 @@ def folder(
     image_size: int,
     resize: Resize = "crop",
     grayscale: bool = False,
+    channels: int | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int,
 ) -> ImageData:
-    """The PNG, JPEG and WebP images below ``path``, as uint8 (n, image_size, image_size, 3 or 1).
+    """The PNG, JPEG, WebP and npy images below ``path``, as uint8 (n, image_size, image_size, 3 or 1 or ``channels``).
 
     Folders may be nested; hidden files are ignored, the others taken in the order of their names. If no usable
     image lies directly in ``path`` and at least two of its subfolders hold some, these subfolders are the
@@ -66,19 +56,22 @@ def folder(
 
     How pixels are read: the orientation in EXIF is applied; of an animation, the first frame; transparency is
     composited on white; grey of 16 bits is divided by 257 and rounded (colour of 16 bits is read by Pillow as
-    its high byte); black and white, palette and CMYK become RGB; colour profiles are ignored. Grey images get
-    three equal channels, or with ``grayscale`` colour images their luminance 0.2125 R + 0.7154 G + 0.0721 B.
+    its high byte); black and white, palette and CMYK become RGB; colour profiles are ignored. Arrays in npy files are
+    (h, w) or (h, w, c), of uint8, uint16, or floats in [0, 1]. Grey images get three equal channels, or with
+    ``grayscale`` colour images their luminance 0.2125 R + 0.7154 G + 0.0721 B.
 
-    Left out, each with its reason in ``provenance["skipped"]`` (:func:`print_skipped` prints them): files
-    of another kind, damaged, with a side below ``image_size`` (nothing is enlarged), of more than 64
-    million pixels, or with the same bytes as an earlier file (which could put one image into two splits).
+    Left out, each with its reason in ``provenance["skipped"]`` (:func:`print_skipped` prints them): files of another
+    kind, damaged, with a side below ``image_size`` (nothing is enlarged), with other channels, of more than 64 million
+    pixels, or with the same bytes as an earlier file (which could put one image into two splits).
 
     Args:
         path: the folder.
         image_size: side in pixels.
         resize: ``crop``: the central square, averaged down; ``stretch``: the whole image averaged down,
-            its proportions lost.
+            its proportions lost; ``tiles``: up to 4 × 4 squares as they are, evenly spread, all in one split, and
+            ``sources`` tells which image they are of.
         grayscale: one channel in place of three.
+        channels: of arrays in npy files that are neither grey nor RGB; files of other channels are left out.
         validation_fraction: of the usable images, in [0, 1).
         test_fraction: likewise; both together below 1.
         seed: of the splits.
@@ -88,24 +81,30 @@ def folder(
     """
     path = Path(path)
     _check(path, image_size, resize, validation_fraction, test_fraction)
-    collection = _collect(path, image_size, resize, grayscale)
+    if channels is not None and (grayscale or channels < 1):
+        problem = f"{channels} channels{' and grayscale' if grayscale else ''} cannot be"
+        raise UserError("folder.channels", problem, "use at least 1, and no grayscale")
+    n_channels = channels or (1 if grayscale else 3)
+    collection = read_folder(path, image_size=image_size, resize=resize, channels=n_channels)
     label, names = _classes(path, collection.files)
     splits = _split(path, collection, label, validation_fraction, test_fraction, seed)
-    digest = hashlib.sha256("\n".join(sorted(collection.sha256)).encode()).hexdigest()
-    options: dict[str, Any] = {"image_size": image_size, "resize": resize, "grayscale": grayscale, "seed": seed}
+    sources = np.array(collection.sources, dtype=np.int64)
+    options: dict[str, Any] = {"image_size": image_size, "resize": resize, "grayscale": grayscale}
+    options |= {"channels": channels, "seed": seed}
     options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     return ImageData(
         name=path.resolve().name,
         images=np.stack(collection.images),
-        splits=splits,
-        targets={"label": label} if names else {},
+        splits={split: np.flatnonzero(np.isin(sources, files)) for split, files in splits.items()},
+        targets={"label": label[sources]} if names else {},
         class_names={"label": names} if names else {},
+        sources=sources if resize == "tiles" else None,
         provenance={
             "kind": "folder",
             "path": str(path),
             **options,
-            "n_images": len(collection.images),
-            "sha256": digest,
+            "n_images": len(collection.files),
+            "sha256": hashlib.sha256("\n".join(sorted(collection.sha256)).encode()).hexdigest(),
             "skipped": collection.skipped,
         },
     )
@@ -134,25 +133,32 @@ def _check(path: Path, image_size: int, resize: str, validation: float, test: fl
         raise UserError("folder", problem, "use fractions from 0 whose sum is below 1")
 
 
-def _collect(path: Path, image_size: int, resize: Resize, grayscale: bool) -> _Collection:
-    """Read every usable image below ``path``."""
-    collection = _Collection()
+def read_folder(path: Path, *, image_size: int, resize: Resize, channels: int) -> Collection:
+    """Read every usable image below ``path``; see :func:`folder`."""
+    collection = Collection()
     first_with: dict[str, str] = {}
-    for file in tqdm(sorted(_files(path)), desc=path.name, unit="file"):
+    for file in tqdm(image_files(path), desc=path.name, unit="file"):
         name = file.relative_to(path).as_posix()
         try:
-            content = _content(file)
+            content = read_content(file)
             sha256 = hashlib.sha256(content).hexdigest()
             if sha256 in first_with:
-                raise _UnusableError(f"same bytes as {first_with[sha256]}")
-            collection.images.append(_pixels(content, image_size, resize, grayscale))
-        except _UnusableError as reason:
+                raise UnusableImageError(f"same bytes as {first_with[sha256]}")
+            found = squares(content, file.suffix.lower(), image_size=image_size, resize=resize, channels=channels)
+        except UnusableImageError as reason:
             collection.skipped.append({"file": name, "reason": str(reason)})
             continue
         first_with[sha256] = name
+        collection.images += found
+        collection.sources += [len(collection.files)] * len(found)
         collection.files.append(file)
         collection.sha256.append(sha256)
     return collection
+
+
+def image_files(path: Path) -> list[Path]:
+    """All files below a folder that are not hidden, in the order of their names."""
+    return sorted(_files(path))
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -163,70 +169,18 @@ def _files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _content(file: Path) -> bytes:
-    """The bytes of a file that claims to be an image."""
+def read_content(file: Path) -> bytes:
+    """The bytes of a file that claims to be an image.
+
+    Raises:
+        UnusableImageError: it does not, or cannot be read.
+    """
     if file.suffix.lower() not in SUFFIXES:
-        raise _UnusableError("not named as PNG, JPEG or WebP")
+        raise UnusableImageError("not named as PNG, JPEG, WebP or npy")
     try:
         return file.read_bytes()
     except OSError as error:
-        raise _UnusableError(f"cannot be read ({error.strerror})") from None
-
-
-def _pixels(content: bytes, image_size: int, resize: Resize, grayscale: bool) -> UInt8[np.ndarray, "h w c"]:
-    """Decode, convert and resize one image."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow's own limit is checked below, by ours; other warnings tell of damaged metadata.
-            warnings.simplefilter("ignore")
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                _check_size(image, image_size)
-                upright = ImageOps.exif_transpose(image)
-                plain = _plain(upright)
-    except Image.DecompressionBombError:
-        raise _UnusableError(f"more than {MAX_PIXELS} pixels") from None
-    except DECODING_ERRORS as error:
-        # Pillow's message on unknown content names an address in memory.
-        reason = "not a PNG, JPEG or WebP" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise _UnusableError(f"damaged ({reason})") from None
-    return _as_array(_resized(plain, image_size, resize), grayscale)
-
-
-def _check_size(image: Image.Image, image_size: int) -> None:
-    """Refuse, before anything is decoded, an image that is too large or too small."""
-    if image.width * image.height > MAX_PIXELS:
-        raise _UnusableError(f"more than {MAX_PIXELS} pixels")
-    if min(image.size) < image_size:
-        raise _UnusableError(f"smaller than {image_size} pixels")
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, 8 bits."""
-    if image.mode in SIXTEEN_BIT_MODES:
-        return Image.fromarray(np.rint(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8))
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
-    if image.mode not in PLAIN_MODES:
-        raise _UnusableError(f"mode {image.mode} is not supported")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _resized(image: Image.Image, size: int, resize: Resize) -> Image.Image:
-    """``size`` × ``size`` by averaging over the area that each pixel covers."""
-    if resize == "stretch":
-        return image.resize((size, size), Image.Resampling.BOX)
-    return ImageOps.fit(image, (size, size), Image.Resampling.BOX, centering=(0.5, 0.5))
-
-
-def _as_array(image: Image.Image, grayscale: bool) -> UInt8[np.ndarray, "h w c"]:
-    """Three channels, or one."""
-    if not grayscale:
-        return np.asarray(image.convert("RGB"))
-    if image.mode == "L":
-        return np.asarray(image)[..., None]
-    luminance = rgb2gray(np.asarray(image, dtype=np.float64))
-    return (luminance[..., None] + 0.5).astype(np.uint8)
+        raise UnusableImageError(f"cannot be read ({error.strerror})") from None
 
 
 def _classes(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
@@ -240,13 +194,13 @@ def _classes(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], tu
 
 def _split(
     path: Path,
-    collection: _Collection,
+    collection: Collection,
     label: Int64[np.ndarray, " n"],
     validation: float,
     test: float,
     seed: int,
 ) -> dict[Split, Int64[np.ndarray, " _"]]:
-    """Stratified splits, each with an image of every class if its fraction is not zero."""
+    """Stratified splits of the files, each with one of every class if its fraction is not zero."""
     n, n_classes = len(label), len(np.unique(label))
     reasons = Counter(entry["reason"].partition(" (")[0] for entry in collection.skipped)
     left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)) or "none left out"
