@@ -295,13 +295,11 @@ def test_channels_and_grayscale_exclude_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "RGBA"])
-def test_the_shape_of_an_image_is_told_from_its_header_as_it_is_decoded(tmp_path, mode):
+def test_size_and_channels_are_told_from_the_header_as_the_image_is_decoded(tmp_path, mode):
     picture = Image.fromarray(np.zeros((20, 30), np.uint16)) if mode == "I;16" else Image.new(mode, (30, 20))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    picture.save(tmp_path / "a.png", exif=exif)
+    picture.save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     channels = 1 if mode in ("L", "I;16") else 3
-    assert decoding.image_shape(content, ".png") == (30, 20, channels)
+    assert decoding.shorter_side(content, ".png") == decoding.shorter_side(content[:60], ".png") == (20, channels)
     tiles = decoding.squares(content, ".png", image_size=10, resize="tiles", channels=channels)
     assert len(tiles) == 6 and tiles[0].shape == (10, 10, channels)

@@ -220,6 +220,42 @@ def export_huggingface(
     convert(folder, out)
 
 
+@app.command()
+def recommend(
+    path: Annotated[
+        Path, typer.Argument(help="Folder of images: PNG, JPEG, WebP, or npy arrays; subfolders are classes.")
+    ],
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in px to analyse at; default: 64, less for less.")
+    ] = None,
+    resize: Annotated[str | None, typer.Option(help="crop, stretch or tiles; default: by the images' size.")] = None,
+    max_images: Annotated[int, typer.Option(help="Images to read, evenly taken from the folder.")] = 10_000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures here.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--write-config", help="Write a configuration for these images here.")
+    ] = None,
+) -> None:
+    """Say which patch size and masking ratio suit a folder of images, and how sure that is."""
+    from spatialmae.stages.recommend import run
+
+    run(
+        path,
+        image_size=image_size,
+        resize=resize,
+        max_images=max_images,
+        json_file=json_file,
+        html_file=html_file,
+        config_file=config_file,
+    )
+
+
+@app.command()
+def calibrate(config: ConfigOption = DEFAULT) -> None:
+    """Measure what the recommender's rules are worth on the configuration's data sets."""
+    _run("calibration", config)
+
+
 @app.command("config-docs")
 def config_docs() -> None:
     """Print docs/configuration.md, generated from the configuration's model."""

@@ -30,21 +30,18 @@ class UnusableImageError(Exception):
     """Why an image is left out."""
 
 
-def image_shape(content: bytes, suffix: str) -> tuple[int, int, int]:
-    """(h, w, c) of an image as it would be decoded, without decoding it where its header says so; grey has one channel.
+def shorter_side(content: bytes, suffix: str) -> tuple[int, int]:
+    """Shorter side in px and channels (of grey images 1) of an image as it would be decoded; its header is enough.
 
     Raises:
         UnusableImageError: it cannot be used.
     """
     if suffix == ".npy":
         height, width, channels = _array(content).shape
-        return height, width, channels
+        return min(height, width), channels
     with _opened(content) as image:
         _check_pixels(image.width, image.height)
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations that swap the sides
-        height, width = (image.width, image.height) if turned else (image.height, image.width)
-        grey = image.mode in ("1", "L", *SIXTEEN_BIT_MODES)
-        return height, width, 1 if grey else 3
+        return min(image.size), 1 if image.mode in ("1", "L", *SIXTEEN_BIT_MODES) else 3
 
 
 def squares(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -86,7 +86,7 @@ def folder(
         raise UserError("folder.channels", problem, "use at least 1, and no grayscale")
     n_channels = channels or (1 if grayscale else 3)
     collection = read_folder(path, image_size=image_size, resize=resize, channels=n_channels)
-    label, names = _classes(path, collection.files)
+    label, names = class_labels(path, collection.files)
     splits = _split(path, collection, label, validation_fraction, test_fraction, seed)
     sources = np.array(collection.sources, dtype=np.int64)
     options: dict[str, Any] = {"image_size": image_size, "resize": resize, "grayscale": grayscale}
@@ -133,11 +133,13 @@ def _check(path: Path, image_size: int, resize: str, validation: float, test: fl
         raise UserError("folder", problem, "use fractions from 0 whose sum is below 1")
 
 
-def read_folder(path: Path, *, image_size: int, resize: Resize, channels: int) -> Collection:
-    """Read every usable image below ``path``; see :func:`folder`."""
+def read_folder(
+    path: Path, *, image_size: int, resize: Resize, channels: int, files: Iterable[Path] | None = None
+) -> Collection:
+    """Read every usable image below ``path``, or among ``files`` there; see :func:`folder`."""
     collection = Collection()
     first_with: dict[str, str] = {}
-    for file in tqdm(image_files(path), desc=path.name, unit="file"):
+    for file in tqdm(image_files(path) if files is None else files, desc=path.name, unit="file"):
         name = file.relative_to(path).as_posix()
         try:
             content = read_content(file)
@@ -183,7 +185,7 @@ def read_content(file: Path) -> bytes:
         raise UnusableImageError(f"cannot be read ({error.strerror})") from None
 
 
-def _classes(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+def class_labels(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
     """Label of each image by its first subfolder, and the classes' names; zeros and none if there are no classes."""
     parts = [file.relative_to(path).parts for file in files]
     names = tuple(sorted({part[0] for part in parts}))

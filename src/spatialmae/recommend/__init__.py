@@ -1,0 +1,1 @@
+"""Which masking ratio and patch size suit given images: evidence from the closed form, and rules that it calibrates."""

@@ -1,0 +1,134 @@
+"""A configuration that runs the pipeline on a practitioner's images at the setting that was recommended."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from spatialmae.config import parse_config
+from spatialmae.masks import n_visible
+from spatialmae.recommend.advice import Advice
+from spatialmae.recommend.evidence import averaging_factor
+from spatialmae.recommend.images import FolderImages
+from spatialmae.recommend.rules import default_position
+
+IMAGES_SEEN = 200_000  # by each model: minutes on a CPU at 32 px
+MAX_EPOCHS = 100
+N_SEEDS = 3
+LEAST_LABELLED = 20  # images of a class: fewer leave splits without some
+
+
+def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
+    """Settings as in a configuration file: pretraining, Jacobians, and probes if subfolders are classes.
+
+    Images above 32 px are averaged down by the same factor as for the evidence, the patches with them, so that a CPU
+    trains in minutes; on a GPU, raise ``image_size``, ``patch_size`` and the model. Beside the setting to follow stands
+    MAE's own, if it is another.
+
+    Raises:
+        UserError: the settings cannot be, which a test excludes.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", images.path.resolve().name).strip("-_") or "images"
+    factor = averaging_factor(images.image_size)
+    side = images.image_size // factor
+    settings = {"followed": advice.setting, "default": _default(advice)}
+    if settings["default"] == settings["followed"]:
+        del settings["default"]
+    patch_sizes = sorted({size // factor for size, _ in settings.values()})
+    values = {
+        "name": name,
+        "datasets": {
+            name: _dataset(images, side, patch_sizes),
+            "digits": {
+                "source": {"kind": "digits"},
+                "groups": 5,
+                "patch_sizes": [2],
+                "n_components": [8],
+                "analyses": ["statistics"],
+            },
+        },
+        "linear": {"mask_ratios": [0.1, 0.25, 0.5, 0.75, 0.9]},
+        "checks": {"dataset": "digits"},
+        "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [16], "n_samples": 500},
+        "training": {
+            stage: _training(name, images, patch_size // factor, mask_ratio)
+            for stage, (patch_size, mask_ratio) in settings.items()
+        },
+        "evaluations": {"models": _evaluation(images, list(settings), side, patch_sizes)},
+    }
+    parse_config(values, "the configuration written for these images")
+    return values
+
+
+def _default(advice: Advice) -> tuple[int, float]:
+    row = advice.cells.iloc[default_position(advice.cells)]
+    return int(row["patch_size"]), float(row["mask_ratio"])
+
+
+def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[str, Any]:
+    source: dict[str, Any] = {"kind": "folder", "path": str(images.path.resolve()), "image_size": side}
+    # Tiles are cut at the size that they are trained at, so that they show less than those of the evidence.
+    source |= {"resize": images.resize, "grayscale": images.channels == 1}
+    if images.channels not in (1, 3):
+        source["channels"] = images.channels
+    analyses = ["statistics", "reach", *(["class"] if _has_classes(images) else [])]
+    n_features = side**2 * images.channels
+    return {
+        "source": source,
+        "groups": 5,
+        "patch_sizes": patch_sizes,
+        "n_components": [k for k in (8, 16, 64) if k < n_features],
+        "analyses": analyses,
+        "threads": 2,
+    }
+
+
+def _has_classes(images: FolderImages) -> bool:
+    return len(images.class_names) > 1 and images.n_files >= LEAST_LABELLED * len(images.class_names)
+
+
+def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: float) -> dict[str, Any]:
+    n_train = max(1, int(0.8 * images.n_files))
+    epochs = max(2, min(MAX_EPOCHS, round(IMAGES_SEEN / n_train)))
+    return {
+        "dataset": dataset,
+        "seeds": N_SEEDS,
+        "minutes": 60,
+        "model": {
+            "patch_size": patch_size,
+            "mask_ratio": mask_ratio,
+            "encoder_dim": 128,
+            "encoder_depth": 4,
+            "encoder_heads": 4,
+            "decoder_dim": 96,
+            "decoder_depth": 2,
+            "decoder_heads": 4,
+        },
+        "train": {
+            "epochs": epochs,
+            "batch_size": min(128, n_train),
+            "base_lr": 0.008,
+            "warmup_epochs": 0.5,
+            "snapshots": sorted({0, 1, epochs // 2} - {epochs}),
+        },
+    }
+
+
+def _evaluation(images: FolderImages, stages: list[str], side: int, patch_sizes: list[int]) -> dict[str, Any]:
+    unit = max(patch_sizes)
+    possible = [ratio for ratio in (0.25, 0.5, 0.75) if _leaves_some((side // unit) ** 2, ratio)]
+    return {
+        "stages": stages,
+        "analyses": ["jacobian", *(["probe"] if _has_classes(images) else [])],
+        "mask_ratios": possible,
+        "mask_ratio": possible[-1],
+        "mask_unit": unit,
+        "n_images": 4,
+    }
+
+
+def _leaves_some(n_units: int, mask_ratio: float) -> bool:
+    try:
+        return n_visible(n_units, mask_ratio) > 0
+    except ValueError:
+        return False

@@ -1,0 +1,276 @@
+"""What the linear theory says about given images, for every patch size and masking ratio: no network is trained.
+
+Images are analysed as grey ones: the covariances of their channels are averaged, each in units of its variance, as
+patches hide all channels of a pixel. Above 32 px a side they are averaged down by whole factors first, and lengths
+given in px of the images as they came. That keeps the shares of patches in an image, and loses detail below the factor.
+
+The covariance of two pixels is taken to depend on the lag between them alone. A covariance of every pair has more
+numbers than most folders have images: its noise lengthens the reach of the closed form's maps several times over, and
+still to twice with 12,000 images of 1,024 pixels, where that of lags is within a tenth from 1,000 on. Random
+crops, which MAE trains on, average over positions too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.fft
+import scipy.linalg
+from jaxtyping import Float64, Int64, UInt8
+
+from spatialmae.analysis.reach import Influence, ReachGeometry, rms_radius
+from spatialmae.analysis.second_order import ConditionalMean
+from spatialmae.analysis.statistics import correlation_length, correlation_profile
+from spatialmae.geometry import patch_labels, pixel_coordinates
+from spatialmae.linear.objective import Corruption
+from spatialmae.linear.sweep import Sweep
+from spatialmae.masks import fixed_count_masks, n_visible
+
+MAX_SIDE = 32  # px: the closed form takes seconds up to here, and grows with the sixth power
+N_MASKS = 4  # that the unexplained share is averaged over; it differs by a few per cent between masks
+IMAGES_AT_ONCE = 1000
+# Least eigenvalue of a covariance, in units of the pixels' variance: noise of 3 % of a pixel's standard deviation.
+# Images that are not the same everywhere leave some below 0.
+NOISE = 1e-3
+# Columns of evidence that are shown, with their title and digits.
+MAPS = {
+    "reach": ("reach of the linear MAE (px), by masking ratio", ".1f"),
+    "unexplained": ("unexplained share of hidden pixels, by masking ratio", ".2f"),
+}
+NO_VARIANCE = 1e-12  # of values in [0, 1]: rounding errors
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings that are compared.
+
+    Attributes:
+        image_size: side of the images, px.
+        patch_sizes: rising, px; each tiles the images, and their averaged-down copies.
+        mask_ratios: rising.
+    """
+
+    image_size: int
+    patch_sizes: tuple[int, ...]
+    mask_ratios: tuple[float, ...]
+
+    @property
+    def factor(self) -> int:
+        """By which images are averaged down: the smallest divisor of their side that leaves 32 px or fewer."""
+        return averaging_factor(self.image_size)
+
+    @property
+    def settings(self) -> list[tuple[int, float]]:
+        """(patch_size, mask_ratio) of all combinations that leave a patch visible.
+
+        Where patches are so few that ratios come to the same number of them, the lowest stands for all.
+        """
+        found: dict[tuple[int, int], tuple[int, float]] = {}
+        for patch_size in self.patch_sizes:
+            for mask_ratio in self.mask_ratios:
+                n_patches = self.n_patches(patch_size)
+                with suppress(ValueError):  # none visible
+                    found.setdefault((patch_size, n_visible(n_patches, mask_ratio)), (patch_size, mask_ratio))
+        return list(found.values())
+
+    def n_patches(self, patch_size: int) -> int:
+        """Patches of an image."""
+        return (self.image_size // patch_size) ** 2
+
+
+def averaging_factor(image_size: int) -> int:
+    """The smallest divisor of ``image_size`` that leaves :data:`MAX_SIDE` px or fewer."""
+    return next(f for f in range(1, image_size + 1) if image_size % f == 0 and image_size // f <= MAX_SIDE)
+
+
+def averaged_down(images: UInt8[np.ndarray, "n h w c"], factor: int) -> Float64[np.ndarray, "n h2 w2 c"]:
+    """Means over blocks of ``factor`` px, in [0, 1]."""
+    n, height, width, channels = images.shape
+    blocks = images.reshape(n, height // factor, factor, width // factor, factor, channels)
+    return blocks.mean(axis=(2, 4), dtype=np.float64) / 255
+
+
+@dataclass(frozen=True)
+class LagCovariance:
+    """Covariance of two pixels of averaged-down images by the lag between them, in groups that can be left out.
+
+    Attributes:
+        sums: for each group and channel, at lag (row + side − 1, column + side − 1), the sum over images and over
+            pixels that far apart of the product of their deviations from the mean image.
+        n_images: of each group.
+    """
+
+    sums: Float64[np.ndarray, "groups channels lags lags"]
+    n_images: Int64[np.ndarray, " groups"]
+
+    @classmethod
+    def of(
+        cls, images: UInt8[np.ndarray, "n h w c"], factor: int, group: Int64[np.ndarray, " n"] | None = None
+    ) -> LagCovariance:
+        """Of images, which are averaged down by a divisor of their sides.
+
+        Args:
+            images: at least two, square.
+            factor: the divisor.
+            group: 0 … of each image; None: there is one group.
+        """
+        labels = np.zeros(len(images), dtype=np.int64) if group is None else group
+        batches = [np.arange(i, min(i + IMAGES_AT_ONCE, len(images))) for i in range(0, len(images), IMAGES_AT_ONCE)]
+        mean = sum(averaged_down(images[rows], factor).sum(axis=0) for rows in batches) / len(images)
+        side = images.shape[1] // factor
+        n_images = np.bincount(labels)
+        power = np.zeros((len(n_images), images.shape[-1], 2 * side, side + 1))
+        for rows in batches:
+            of_images = _padded_power(averaged_down(images[rows], factor) - mean)
+            for label in np.unique(labels[rows]):
+                power[label] += of_images[labels[rows] == label].sum(axis=0)
+        return cls(_lag_products(power), n_images)
+
+    @property
+    def side(self) -> int:
+        """Of the averaged-down images, px."""
+        return (self.sums.shape[-1] + 1) // 2
+
+    def covariance(self, without: int | None = None) -> Float64[np.ndarray, "d d"]:
+        """Covariance of the pixels of an image, averaged over channels, each in units of its variance.
+
+        Args:
+            without: a group to leave out.
+
+        Raises:
+            ValueError: all images are the same.
+        """
+        kept = np.arange(len(self.n_images)) != without
+        by_lag = self.sums[kept].sum(axis=0) / self.n_images[kept].sum() / self._pairs
+        variance = by_lag[:, self.side - 1, self.side - 1]
+        varies = variance > NO_VARIANCE
+        if not varies.any():
+            raise ValueError("images: they are all the same; give images that differ")
+        mean = (by_lag[varies] / variance[varies, None, None]).mean(axis=0)
+        row, column = pixel_coordinates((self.side, self.side)).astype(np.int64).T
+        matrix = mean[row[:, None] - row + self.side - 1, column[:, None] - column + self.side - 1]
+        values, vectors = scipy.linalg.eigh(matrix)
+        return (vectors * values.clip(min=NOISE)) @ vectors.T
+
+    @property
+    def _pairs(self) -> Float64[np.ndarray, "lags lags"]:
+        """Pairs of pixels of an image at each lag."""
+        along = self.side - np.abs(np.arange(1 - self.side, self.side)).astype(np.float64)
+        return np.outer(along, along)
+
+
+def _padded_power(deviations: Float64[np.ndarray, "n s s c"]) -> Float64[np.ndarray, "n c rows columns"]:
+    """Power spectrum of each image, with as much nothing around it that opposite borders do not meet."""
+    side = deviations.shape[1]
+    return np.abs(scipy.fft.rfft2(np.moveaxis(deviations, -1, 1), s=(2 * side, 2 * side))) ** 2
+
+
+def _lag_products(power: Float64[np.ndarray, "*groups rows columns"]) -> Float64[np.ndarray, "*groups lags lags"]:
+    """Sums of products of pixels by their lag, which is the Fourier transform of the power."""
+    padded = power.shape[-2]
+    products = scipy.fft.irfft2(power, s=(padded, padded))
+    lags = np.arange(1 - padded // 2, padded // 2)
+    return products[..., lags[:, None], lags]
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """How alike pixels are, by their distance.
+
+    Attributes:
+        distances: px of the images as they came.
+        correlation: mean Pearson correlation of pixels that far apart, −1 … 1.
+        length: distance at which it first falls to 1/e, px; the image side where it nowhere does.
+    """
+
+    distances: Float64[np.ndarray, " bins"]
+    correlation: Float64[np.ndarray, " bins"]
+    length: float
+
+    @classmethod
+    def of(cls, covariance: Float64[np.ndarray, "d d"], grid: Grid) -> Correlations:
+        """From the covariance of averaged-down images."""
+        side = grid.image_size // grid.factor
+        distances, correlation = correlation_profile(covariance, (side, side, 1))
+        length = correlation_length(distances, correlation)
+        return cls(
+            distances * grid.factor,
+            correlation,
+            float(grid.image_size) if np.isnan(length) else length * grid.factor,
+        )
+
+
+def theory_cells(covariance: Float64[np.ndarray, "d d"], grid: Grid) -> pd.DataFrame:
+    """What the closed form says of each setting of a grid.
+
+    Args:
+        covariance: of averaged-down images, from :meth:`LagCovariance.covariance`.
+        grid: the settings.
+
+    Returns:
+        A row for each setting: ``patch_size`` px, ``mask_ratio``, ``image_size`` px, ``n_patches``,
+        ``n_visible``; ``reach``, the rms radius of J² of the linear MAE at that setting, px (docs/theory.md, 12);
+        ``unexplained``, the mean squared error of the best linear reconstruction of hidden pixels, each mask having its
+        own, in units of their variance; ``correlation_length`` px.
+    """
+    length = Correlations.of(covariance, grid).length
+    sweeps: dict[int, tuple[Sweep, ReachGeometry]] = {}
+    rows: list[dict[str, Any]] = []
+    for patch_size, mask_ratio in grid.settings:
+        if patch_size not in sweeps:
+            sweeps = {patch_size: _prepare(covariance, grid, patch_size)}  # one at a time: each is several d × d
+        sweep, geometry = sweeps[patch_size]
+        n_patches = grid.n_patches(patch_size)
+        linear_map = sweep.full_rank_map(Corruption.fixed_count(mask_ratio, n_patches))
+        influence = Influence.of_jacobian(linear_map[:, geometry.outputs], channels=1)
+        rows.append(
+            {
+                "patch_size": patch_size,
+                "mask_ratio": mask_ratio,
+                "image_size": grid.image_size,
+                "n_patches": n_patches,
+                "n_visible": n_visible(n_patches, mask_ratio),
+                "reach": rms_radius(influence.squared, geometry) * grid.factor,
+                "unexplained": _unexplained(covariance, grid, patch_size, mask_ratio),
+                "correlation_length": length,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _prepare(covariance: Float64[np.ndarray, "d d"], grid: Grid, patch_size: int) -> tuple[Sweep, ReachGeometry]:
+    side = grid.image_size // grid.factor
+    labels = _labels(grid, patch_size)
+    return Sweep.of(covariance, labels), ReachGeometry.of((side, side), patch_size // grid.factor)
+
+
+def _labels(grid: Grid, patch_size: int) -> Int64[np.ndarray, " d"]:
+    side = grid.image_size // grid.factor
+    return patch_labels(side**2, patch_size // grid.factor, (side, side))
+
+
+def _unexplained(covariance: Float64[np.ndarray, "d d"], grid: Grid, patch_size: int, mask_ratio: float) -> float:
+    labels = _labels(grid, patch_size)
+    # The same masks for the same setting, whatever else is compared.
+    masks = fixed_count_masks(N_MASKS, grid.n_patches(patch_size), mask_ratio, np.random.default_rng(0))
+    predictor = ConditionalMean(np.zeros(len(covariance)), covariance)
+    hidden = masks[:, labels]
+    errors = [predictor.predictor(row).expected_error / covariance.diagonal()[row].mean() for row in hidden]
+    return float(np.mean(errors))
+
+
+def default_grid(image_size: int, mask_ratios: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 0.9)) -> Grid:
+    """The settings that are compared where none are asked for.
+
+    Patch sizes are the divisors of the side that are multiples of the averaging factor, from 2 px, and leave from 4 to
+    32 patches a side, or 2 where there is no other.
+    """
+    factor = averaging_factor(image_size)
+    divisors = [p for p in range(max(2, factor), image_size) if image_size % p == 0 and p % factor == 0]
+    sizes = [p for p in divisors if 4 <= image_size // p <= 32] or divisors
+    return Grid(image_size, tuple(sizes), tuple(sorted(mask_ratios)))

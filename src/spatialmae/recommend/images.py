@@ -1,0 +1,143 @@
+"""A practitioner's folder of images, read at one size by a rule that is stated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from spatialmae.data.decoding import Resize, UnusableImageError, shorter_side
+from spatialmae.data.folder import class_labels, image_files, read_content, read_folder
+from spatialmae.errors import UserError
+
+MAX_IMAGES = 10_000
+LEAST_IMAGES = 100
+USUAL_SIZE = 64  # px
+SIZE_STEP = 4  # px: patches of 2 px tile every size
+TILED_FROM = 8  # times the image size: larger images are cut up rather than shrunk
+N_LOOKED_AT = 1000  # images whose size decides
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """The images of a folder at one size.
+
+    Attributes:
+        path: the folder.
+        images: uint8 squares, one of each file, or its tiles.
+        sources: of each square, the index of its file.
+        resize: how files became squares.
+        sizes_say: the rule that chose size and resizing, in a sentence.
+        n_files: that were read.
+        class_names: of its subfolders; none if they are no classes.
+        skipped: ``file`` and ``reason`` of each that was left out.
+    """
+
+    path: Path
+    images: UInt8[np.ndarray, "n s s c"]
+    sources: Int64[np.ndarray, " n"]
+    resize: Resize
+    sizes_say: str
+    n_files: int
+    class_names: tuple[str, ...]
+    skipped: list[dict[str, str]]
+
+    @property
+    def image_size(self) -> int:
+        """Side in px."""
+        return self.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a pixel."""
+        return self.images.shape[-1]
+
+
+def read_images(
+    path: Path | str, *, image_size: int | None = None, resize: str | None = None, max_images: int = MAX_IMAGES
+) -> FolderImages:
+    """Read up to ``max_images`` files, evenly taken from all below a folder.
+
+    Args:
+        path: the folder; see :func:`~spatialmae.data.folder.folder` for what is read and what is left out.
+        image_size: side in px that images are analysed at, a multiple of 4; None: 64, or less if more than one image in
+            twenty is smaller.
+        resize: None: the central square of each image, averaged down; of images whose shorter side is typically 8 times
+            the image size or more, up to 4 × 4 tiles as they are.
+        max_images: at least 100.
+
+    Raises:
+        UserError: no such folder, too few usable images, or an impossible value.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(path, "no such folder", "give the path of a folder of images")
+    _check(image_size, resize, max_images)
+    found = image_files(path)
+    files = [found[i] for i in np.linspace(0, len(found) - 1, min(len(found), max_images)).round().astype(int)]
+    sides, channels = _look_at(path, files)
+    size = image_size or _usual_size(path, sides)
+    chosen = cast(Resize, resize or ("tiles" if np.median(sides) >= TILED_FROM * size else "crop"))
+    collection = read_folder(path, image_size=size, resize=chosen, channels=channels, files=files)
+    if len(collection.files) < LEAST_IMAGES:
+        reasons = Counter(entry["reason"].partition(" (")[0] for entry in collection.skipped).most_common(2)
+        left_out = f" ({', '.join(f'{count} left out: {reason}' for reason, count in reasons)})" if reasons else ""
+        problem = f"{len(collection.files)} usable images{left_out} are too few"
+        raise UserError(path, problem, f"give at least {LEAST_IMAGES}, or a smaller --image-size")
+    return FolderImages(
+        path=path,
+        images=np.stack(collection.images),
+        sources=np.array(collection.sources, dtype=np.int64),
+        resize=chosen,
+        sizes_say=_sizes_say(sides, size, chosen),
+        n_files=len(collection.files),
+        class_names=class_labels(path, collection.files)[1],
+        skipped=collection.skipped,
+    )
+
+
+def _check(image_size: int | None, resize: str | None, max_images: int) -> None:
+    if image_size is not None and (image_size < 8 or image_size % SIZE_STEP):
+        raise UserError("--image-size", f"{image_size} is no multiple of {SIZE_STEP} px from 8 on", "use e.g. 32 or 64")
+    if resize is not None and resize not in get_args(Resize):
+        raise UserError("--resize", f"{resize!r} is unknown", f"use one of {', '.join(get_args(Resize))}")
+    if max_images < LEAST_IMAGES:
+        raise UserError("--max-images", f"{max_images} are too few", f"use at least {LEAST_IMAGES}")
+
+
+def _look_at(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], int]:
+    """Shorter sides of some of the images, and the channels that most of them have; of grey and colour, colour."""
+    found = []
+    for file in files[:: -(-len(files) // N_LOOKED_AT) or 1]:
+        try:
+            found.append(shorter_side(read_content(file), file.suffix.lower()))
+        except UnusableImageError:
+            continue  # named and counted when it is read
+    if not found:
+        raise UserError(path, "holds no image that can be read", "give a folder of PNG, JPEG, WebP or npy files")
+    channels = Counter(own for _, own in found)
+    most = channels.most_common(1)[0][0]
+    return np.array([side for side, _ in found]), 3 if most == 1 and channels[3] else most
+
+
+def _usual_size(path: Path, sides: Int64[np.ndarray, " n"]) -> int:
+    size = min(USUAL_SIZE, int(np.percentile(sides, 5)) // SIZE_STEP * SIZE_STEP)
+    if size < 8:
+        raise UserError(
+            path, f"most images are smaller than 8 px (median {np.median(sides):.0f})", "give larger images"
+        )
+    return size
+
+
+def _sizes_say(sides: Int64[np.ndarray, " n"], size: int, resize: Resize) -> str:
+    how = {
+        "crop": f"the central square of each, averaged down to {size} × {size} px",
+        "stretch": f"each averaged down to {size} × {size} px, its proportions lost",
+        "tiles": f"up to 4 × 4 tiles of {size} × {size} px of each, as they are",
+    }[resize]
+    low, high = sides.min(), sides.max()
+    return f"shorter sides of {low} to {high} px; {how}" if low < high else f"shorter sides of {low} px; {how}"

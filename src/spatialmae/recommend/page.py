@@ -1,0 +1,55 @@
+"""The answer as one page that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from importlib.resources import files
+from io import BytesIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.figure import Figure
+
+from spatialmae.recommend.advice import Advice
+from spatialmae.recommend.answer import Answer
+from spatialmae.recommend.images import FolderImages
+
+CAPTIONS = {
+    "examples": "Some of your images, and what a model sees of them at this setting (hidden patches grey).",
+    "correlation": "How alike two pixels of your images are, by their distance; dotted: where it falls to 1/e.",
+    "map": "What the closed form of the linear MAE says of each setting: how far its reconstruction reaches, and how "
+    "much of the hidden pixels no linear reconstruction explains. Framed: the setting above, and others that were "
+    "picked.",
+}
+
+
+def render(advice: Advice, images: FolderImages, figures: Mapping[str, Figure]) -> str:
+    """The page as HTML.
+
+    Args:
+        advice: the answer.
+        images: that it is about.
+        figures: of :func:`~spatialmae.recommend.pictures.draw`.
+    """
+    environment = Environment(
+        loader=PackageLoader("spatialmae.recommend", "."),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    calibration = advice.calibration
+    return environment.get_template("recommend.html.j2").render(
+        css=files("spatialmae.report").joinpath("report.css").read_text(encoding="utf-8"),
+        name=images.path.resolve().name,
+        answer=Answer.of(advice, images),
+        figures=[{"address": _address(figure), "caption": CAPTIONS[name]} for name, figure in figures.items()],
+        held_out=[] if calibration is None else calibration.held_out.to_dict("records"),
+        skipped=images.skipped,
+    )
+
+
+def _address(figure: Figure) -> str:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=200)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

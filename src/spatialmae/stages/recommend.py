@@ -1,0 +1,102 @@
+"""``spatialmae recommend``: the answer for a folder of images, on the terminal and in files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from spatialmae.artifacts import write_json, write_text
+from spatialmae.errors import UserError
+from spatialmae.recommend.advice import MASK_RATIOS, N_STEPS, Advice, Calibration, advise
+from spatialmae.recommend.answer import Answer
+from spatialmae.recommend.configuration import pipeline_config
+from spatialmae.recommend.evidence import MAPS, default_grid
+from spatialmae.recommend.images import FolderImages, read_images
+
+N_REASONS = 5  # files left out that the terminal names
+
+
+def run(
+    path: Path,
+    *,
+    image_size: int | None,
+    resize: str | None,
+    max_images: int,
+    json_file: Path | None,
+    html_file: Path | None,
+    config_file: Path | None,
+) -> None:
+    """Print the answer, and write those of the files that are asked for.
+
+    Raises:
+        UserError: the folder holds too few usable images, or all are the same.
+    """
+    images = read_images(path, image_size=image_size, resize=resize, max_images=max_images)
+    grid = default_grid(images.image_size, MASK_RATIOS)
+    with tqdm(total=N_STEPS, desc="closed form", unit="solve") as progress:
+        try:
+            advice = advise(images, grid, Calibration.published(), progress.update)
+        except ValueError as error:
+            raise UserError(path, *str(error).split("; ")) from None
+    answer = Answer.of(advice, images)
+    _print(advice, answer, images)
+    if json_file is not None:
+        about = {
+            "path": str(path),
+            "image_size": images.image_size,
+            "resize": images.resize,
+            "n_images": images.n_files,
+        }
+        write_json(json_file, about | {"answer": asdict(answer), "skipped": images.skipped} | advice.to_dict())
+    if html_file is not None:
+        from spatialmae.recommend.page import render
+        from spatialmae.recommend.pictures import draw
+
+        write_text(html_file, render(advice, images, draw(advice, images)))
+    if config_file is not None:
+        written = yaml.safe_dump(pipeline_config(advice, images), sort_keys=False, width=120, default_flow_style=None)
+        write_text(config_file, f"{_header(config_file)}{written}")
+
+
+def _print(advice: Advice, answer: Answer, images: FolderImages) -> None:
+    console = Console()
+    console.print(f"\n[bold]{answer.headline}[/bold]\n")
+    for title, text in (
+        ("Images", answer.images),
+        ("Rests on", answer.rests_on),
+        ("How sure", answer.how_sure),
+        ("Costs", answer.costs),
+    ):
+        console.print(f"[bold]{title}[/bold]  {text}", highlight=False)
+    for entry in images.skipped[:N_REASONS]:
+        console.print(f"  left out: {entry['file']}: {entry['reason']}", highlight=False, markup=False)
+    for value, (title, digits) in MAPS.items():
+        console.print(_table(advice, value, title, digits))
+
+
+def _table(advice: Advice, value: str, title: str, digits: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("patch (px)", justify="right")
+    ratios = sorted(advice.cells["mask_ratio"].unique())
+    for ratio in ratios:
+        table.add_column(f"{ratio:g}", justify="right")
+    for patch_size in advice.grid.patch_sizes:
+        rows = advice.cells[advice.cells["patch_size"] == patch_size].set_index("mask_ratio")[value]
+        entries = [f"{rows[ratio]:{digits}}" if ratio in rows else "–" for ratio in ratios]
+        followed = [(patch_size, ratio) == advice.setting for ratio in ratios]
+        shown = [f"[bold reverse]{entry}[/]" if own else entry for entry, own in zip(entries, followed, strict=True)]
+        table.add_row(str(patch_size), *shown)
+    return table
+
+
+def _header(path: Path) -> str:
+    return (
+        "# Written by `spatialmae recommend`: pretraining at the setting that it gave, and at MAE's own if that is\n"
+        "# another, with Jacobians, and probes if subfolders are classes. What each key means: docs/configuration.md.\n"
+        f"#   snakemake --cores all --configfile {path.name}\n"
+    )

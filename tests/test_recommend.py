@@ -1,0 +1,255 @@
+"""`spatialmae recommend`: folders of all kinds, what is said with and without calibration, and the files it writes."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from spatialmae.cli import app
+from spatialmae.config import load_config
+from spatialmae.data.random_fields import random_fields
+from spatialmae.errors import UserError
+from spatialmae.recommend.advice import Advice, Calibration, advise
+from spatialmae.recommend.answer import Answer
+from spatialmae.recommend.configuration import pipeline_config
+from spatialmae.recommend.evidence import Grid
+from spatialmae.recommend.images import FolderImages, read_images
+from test_recommend_rules import calibration
+
+N = 120
+
+
+def fields(n: int = N, side: int = 16, seed: int = 0) -> np.ndarray:
+    return random_fields(n_train=n, n_validation=0, n_test=0, image_size=side, seed=seed).images
+
+
+def save(folder: Path, images: np.ndarray, suffix: str = "png") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        path = folder / f"{i:04}.{suffix}"
+        np.save(path, image) if suffix == "npy" else Image.fromarray(image.squeeze()).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> FolderImages:
+    folder = tmp_path_factory.mktemp("pictures")
+    save(folder / "a", fields())
+    save(folder / "b", fields(seed=1))
+    return read_images(folder)
+
+
+def advice_on(images: FolderImages, calibration: Calibration | None) -> Advice:
+    return advise(images, Grid(images.image_size, (2, 4), (0.25, 0.5, 0.75)), calibration)
+
+
+@pytest.fixture(scope="module")
+def useful() -> Calibration:
+    return Calibration(calibration())
+
+
+@pytest.fixture(scope="module")
+def useless() -> Calibration:
+    cells = calibration(rule=None)
+    assert not Calibration(cells).comparison.rule_is_better
+    return Calibration(cells)
+
+
+def test_the_size_of_small_images_is_their_own(images):
+    assert images.image_size == 16 and images.resize == "crop" and images.channels == 1
+    assert images.class_names == ("a", "b") and images.n_files == 2 * N and images.skipped == []
+
+
+def test_a_few_small_images_do_not_decide_the_size(tmp_path):
+    save(
+        tmp_path / "large",
+        np.zeros((2 * N, 70, 90, 3), np.uint8) + np.arange(2 * N, dtype=np.uint8)[:, None, None, None],
+    )
+    save(tmp_path / "small", fields(3, 12))
+    found = read_images(tmp_path)
+    assert found.image_size == 64 and found.channels == 3
+    assert [entry["reason"] for entry in found.skipped] == ["smaller than 64 pixels"] * 3
+
+
+def test_large_images_are_tiled_and_their_tiles_know_their_image(tmp_path):
+    rng = np.random.default_rng(0)
+    save(tmp_path, rng.integers(256, size=(N, 64, 128, 1), dtype=np.uint8), "npy")
+    found = read_images(tmp_path, image_size=8)
+    assert found.resize == "tiles" and found.n_files == N
+    assert len(found.images) == 16 * N and (np.bincount(found.sources) == 16).all()
+
+
+def test_arrays_of_many_channels_are_read(tmp_path):
+    save(tmp_path, np.random.default_rng(0).random((N, 16, 16, 6)), "npy")
+    assert read_images(tmp_path).channels == 6
+
+
+def test_files_are_taken_evenly_where_there_are_too_many(tmp_path):
+    save(tmp_path, fields(300))
+    found = read_images(tmp_path, max_images=100)
+    assert found.n_files == 100
+    np.testing.assert_array_equal(found.images[-1, ..., 0], np.asarray(Image.open(tmp_path / "0299.png")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 30}, "--image-size: 30 is no multiple of 4 px from 8 on"),
+        ({"resize": "zoom"}, "--resize: 'zoom' is unknown"),
+        ({"max_images": 99}, "--max-images: 99 are too few"),
+        ({"image_size": 64}, "0 usable images (240 left out: smaller than 64 pixels) are too few"),
+    ],
+)
+def test_impossible_options_are_named(images, options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_images(images.path, **options)
+
+
+def test_without_calibration_there_is_evidence_and_no_recommendation(images):
+    advice = advice_on(images, None)
+    assert not advice.recommends and not advice.picks
+    assert advice.setting == (2, 0.75)  # MAE's own
+    answer = Answer.of(advice, images)
+    assert answer.headline.startswith("No setting is recommended") and "no calibration" in answer.how_sure
+
+
+def test_a_calibration_in_which_no_rule_earned_its_place_gives_none(images, useless):
+    advice = advice_on(images, useless)
+    assert not advice.recommends and not advice.picks and advice.setting == (2, 0.75)
+    assert "No rule has earned its place" in Answer.of(advice, images).how_sure
+
+
+def test_a_calibration_in_which_data_sets_say_nothing_gives_none(images):
+    flat = Calibration(calibration(noise=0.0).assign(accuracy=0.5, validation_accuracy=0.5))
+    advice = advice_on(images, flat)
+    assert not advice.recommends
+    assert "hardly depended on the setting" in Answer.of(advice, images).how_sure
+    json.dumps(advice.to_dict())
+
+
+def test_a_useful_rule_is_followed_and_says_how_sure_it_is(images, useful):
+    advice = advice_on(images, useful)
+    assert advice.recommends
+    row = advice.cells.iloc[advice.position]
+    assert abs(row["unexplained"] - 0.4) == np.abs(advice.cells["unexplained"] - 0.4).min()
+    assert advice.picks.total() == 5 * 8  # groups of images × rules
+    assert advice.agreement == advice.picks[advice.setting] / 40
+    assert advice.setting[0] in advice.patch_sizes
+    low, high = advice.mask_ratio_range
+    assert low <= high
+    answer = Answer.of(advice, images)
+    assert answer.headline.startswith(f"Patches of {advice.setting[0]} px")
+    assert "0.4 of the hidden pixels' variance" in answer.rests_on
+    held_out = useful.held_out
+    assert f"lost {100 * held_out['regret'].mean():.1f} points" in answer.how_sure
+    assert f"MAE's own setting {100 * held_out['regret_default'].mean():.1f}" in answer.how_sure
+
+
+def test_the_headline_names_other_picks(images, useful):
+    advice = advice_on(images, useful)
+    mixed = Counter({(2, 0.5): 3, (4, 0.25): 2, (4, 0.75): 1})
+    answer = Answer.of(Advice(advice.grid, advice.correlations, 0.1, advice.cells, useful, mixed), images)
+    assert "0.25 to 0.75" in answer.headline
+    other = 6 - advice.setting[0]
+    assert f"(or {other} px)" in answer.headline
+
+
+def test_all_numbers_are_written_as_json(images, useful):
+    written = json.loads(json.dumps(advice_on(images, useful).to_dict(), allow_nan=False))
+    assert written["patch_size"] in (2, 4) and len(written["settings"]) == 6
+    assert len(written["calibration"]["data_sets"]) == 8
+
+
+def test_the_pipeline_runs_on_what_is_written(images, useful, tmp_path):
+    advice = advice_on(images, useful)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(pipeline_config(advice, images)))
+    config = load_config(path)
+    name = images.path.name.replace(".", "-")
+    assert config.datasets[name].source.shape == (16, 16, 1)
+    models = {stage: config.training_runs(stage)[0].model for stage in config.training}
+    assert (models["followed"].patch_size, models["followed"].mask_ratio) == advice.setting
+    assert ("default" in models) == (advice.setting != (2, 0.75))
+    assert config.evaluations["models"].analyses == ["jacobian", "probe"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--configfile",
+        str(path),
+        "--config",
+        f"results={tmp_path}/results",
+    ]
+    run = subprocess.run([*command, "--quiet", "rules"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_large_images_are_trained_on_averaged_down_with_their_patches(tmp_path):
+    save(tmp_path / "images", fields(N, 64))
+    found = read_images(tmp_path / "images")
+    advice = advise(found, Grid(64, (8, 16), (0.5, 0.75)), None)
+    config = pipeline_config(advice, found)
+    assert config["datasets"]["images"]["source"]["image_size"] == 32
+    assert config["training"]["followed"]["model"]["patch_size"] == advice.setting[0] // 2
+    assert config["evaluations"]["models"]["analyses"] == ["jacobian"]  # no classes
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["recommend", *map(str, arguments)])
+    if isinstance(result.exception, UserError):
+        return 1, str(result.exception)
+    assert result.exception is None, result.exception
+    return result.exit_code, result.output
+
+
+def test_the_command_prints_the_answer_and_writes_what_is_asked_for(tmp_path):
+    folder = save(tmp_path / "mine", fields())
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "broken.png").write_bytes((folder / "0000.png").read_bytes()[:60])
+    files = {name: tmp_path / name for name in ("out.json", "out.html", "out.yaml")}
+    code, output = invoke(
+        folder, "--json", files["out.json"], "--html", files["out.html"], "--write-config", files["out.yaml"]
+    )
+    assert code == 0
+    assert "120 grey images, 2 files left out" in re.sub(r"\s+", " ", output)
+    assert "notes.txt: not named as PNG" in output
+    written = json.loads(files["out.json"].read_text())
+    assert written["n_images"] == N and len(written["skipped"]) == 2
+    page = files["out.html"].read_text()
+    assert "broken.png" in page and page.count("data:image/png;base64") == 3
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert load_config(files["out.yaml"]).name == "mine"
+
+
+def test_images_that_are_all_the_same_are_refused_and_nothing_is_written(tmp_path):
+    flat = np.full((N, 16, 16, 1), 9, np.uint8)
+    flat[:, 0, 0, 0] = 9
+    folder = tmp_path / "same"
+    folder.mkdir()
+    for i in range(N):
+        Image.fromarray(flat[i, ..., 0]).save(folder / f"{i}.png", pnginfo=_note(i))
+    code, output = invoke(folder, "--json", tmp_path / "out.json")
+    assert code == 1 and "they are all the same; give images that differ" in output.replace("—", "")
+    assert not (tmp_path / "out.json").exists()
+
+
+def _note(i: int):
+    from PIL.PngImagePlugin import PngInfo
+
+    note = PngInfo()  # makes the bytes differ
+    note.add_text("number", str(i))
+    return note
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    code, output = invoke(tmp_path / "nowhere")
+    assert code == 1 and "no such folder" in output
