@@ -5,6 +5,8 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Prints the folder of CONFIG's results.
+RESULTS = python -c 'import sys; from spatialmae.config import load_config; from spatialmae.layout import Layout; print(Layout.of(load_config(sys.argv[1])).root)' $(CONFIG)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: reproduce test install lint format snakemake-report clean
@@ -29,8 +31,8 @@ format: install
 	ruff format .
 	snakefmt workflow
 
-snakemake-report: install  ## Snakemake's own report of CONFIG's results
-	snakemake --cores 1 --configfile $(CONFIG) --report results/snakemake-report.html
+snakemake-report: install  ## Snakemake's own report of CONFIG's results, beside them
+	snakemake --cores 1 --configfile $(CONFIG) --report "$$($(RESULTS))/snakemake-report.html"
 
 install: $(INSTALLED)
 

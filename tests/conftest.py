@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from chromium import find_chromium
 from spatialmae.data.download import MIRRORS_VARIABLE
 
 # A shared machine may stall for longer than an example's deadline.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+CHROMIUM = find_chromium()
+collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
+
+
+def pytest_report_header() -> str:
+    """Says where the report is looked at, or that it is not."""
+    return f"browser: {CHROMIUM or 'no Chromium found, so tests of the report in a browser are NOT run'}"
 
 
 @pytest.fixture

@@ -1,12 +1,31 @@
-"""The report: complete, self-contained, contradictions first."""
+"""The report: complete, self-contained, contradictions first; what is computed for it."""
 
 import re
+import shlex
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from spatialmae.figures.catalogue import CATALOGUE, DrawnFigure
-from spatialmae.report.page import counts, deviation_rows, findings, number, render
+from model_tables import RATIOS, make_runs
+from report_page import (
+    FIGURES,
+    LAYOUT,
+    LEDGER,
+    PROVENANCE,
+    RUNS,
+    draw_figures,
+    make_agreement_tables,
+    make_claims,
+    make_page,
+    make_tables,
+)
+from spatialmae.errors import UserError
+from spatialmae.report.agreement import compare_papers
+from spatialmae.report.claims import claim_rows, claims_by_figure, counts, number
+from spatialmae.report.costs import stage_costs
+from spatialmae.report.page import deviation_rows, page_figures, render, table_library
 from spatialmae.report.provenance import (
     git_state,
     machine,
@@ -15,96 +34,153 @@ from spatialmae.report.provenance import (
     trained_runs,
     training_seconds,
 )
+from spatialmae.report.svg import compact
 
-KIND = {kind.name: kind for kind in CATALOGUE}
-FIGURES = [
-    DrawnFigure(KIND["claims"], None),
-    DrawnFigure(KIND["loss_curves"], "ratios"),
-    DrawnFigure(KIND["reach_radii"], "leaves"),
-]
-RUNS = pd.DataFrame(
-    {
-        "name": ["a", "b"], "dataset": "leaves", "seed": [301, 300], "device": ["cpu (X)", "GPU Y"], "torch": "2.0",
-        "precision": "auto", "precision_used": "bf16", "wall_seconds": [60.0, 30.0], "code_matches": [True, False],
-        "weights_sha256": ["1f", "2e"],
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    draw_figures(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(figures):
+    return make_page(figures)
+
+
+def text_of(page: str) -> str:
+    """What the page says, without scripts, styles, tags and line breaks."""
+    without_code = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^<>]*>", "", re.sub(r'="data:[^"]*"', "", without_code)).split())
+
+
+def test_contradictions_and_nulls_come_first_and_the_untested_are_there():
+    claims = make_claims()
+    assert [claim.id for claim in claims] == ["A5.1", "A2.2", "A3.1", "A10.1", "A2.1", "A15.1", "B1.1", "B2.1"]
+    assert counts(claims) == {
+        **{"CONTRADICTED": 1, "NULL": 1, "INVALID": 1, "INCONCLUSIVE": 1, "REPLICATED": 1, "SUGGESTIVE": 1},
+        "NOT_TESTED": 2,
     }
-)  # fmt: skip
+    assert [claim.id for claim in sorted(claims, key=lambda claim: claim.order)] == [one.id for one in LEDGER.claims]
 
 
-def claim(id_: str, verdict: str, **changes) -> dict:
-    row = {
-        "id": id_, "paper": "A", "statement": f"Statement <{id_}> & more.", "type": "ordering", "tier": "note",
-        "fidelity": "proxy", "estimate": 1.5, "ci_low": 1.0, "ci_high": 2.0, "n_seeds": 10, "p": 0.01,
-        "paper_value": "rises", "verdict": verdict, "figure": "reach_radii", "deviations": "D1 D2",
-    }  # fmt: skip
-    return row | changes
+def test_a_claim_has_the_figure_of_what_it_was_tested_on():
+    shown = {claim.id: claim.figure for claim in make_claims()}
+    assert shown == {
+        **dict.fromkeys(("A2.1", "A5.1", "A10.1"), "reach_radii_leaves"),
+        **{"A2.2": "", "A3.1": "edge_ratio_1d_ising", "A15.1": "proxy_ratios", "B1.1": "", "B2.1": ""},
+    }
+    assert [claim.id for claim in claims_by_figure(make_claims())["reach_radii_leaves"]] == ["A2.1", "A5.1", "A10.1"]
 
 
-CLAIMS = pd.DataFrame(
-    [
-        claim("A1", "REPLICATED"),
-        claim("A2", "NULL"),
-        claim("A3", "CONTRADICTED"),
-        claim("A4", "SUGGESTIVE(+)", figure="nowhere"),
-        claim("B1", "NOT_TESTED(planned)", estimate=None, ci_low=None, ci_high=None, p=None),
+def test_the_command_forces_the_claims_table_the_verdicts_and_the_page():
+    commands = {claim.id: claim.command for claim in make_claims()}
+    assert shlex.split(commands["A15.1"]) == [
+        *("snakemake", "--cores", "all", "--configfile", "results/toy/config.yaml", "--force"),
+        *("results/toy/tables/linear_probe/ratios.csv", "results/toy/claims.csv", "results/toy/report.html"),
     ]
-)
-DETAIL = pd.DataFrame(
-    [{"id": id_, "dataset": "leaves", "unit": "px", "rule": "a rule", "reason": "a reason"} for id_ in CLAIMS["id"][:4]]
-)
-PROVENANCE = {
-    "spatialmae": "0", "commit": {"sha": "abc", "modified": True}, "configuration": {"name": "toy", "sha256": ""},
-    "machine": machine(), "packages": package_versions(), "seeds": {"leaves": [200, 201]}, "seconds": {"a": 60.0},
-    "training": {"ratios": trained_runs(RUNS)},
-    "data": {"leaves": {"seed": 1}, "mine": {"n_images": 3, "skipped": [{"file": "a.png", "reason": "damaged"}]}},
-}  # fmt: skip
+    assert commands["B2.1"] == ""
 
 
-@pytest.fixture
-def page(tmp_path):
-    for figure in FIGURES:
-        (tmp_path / f"{figure.stem}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    return render(CLAIMS, DETAIL, FIGURES, tmp_path, PROVENANCE, "| D1 | a \\| b | c | d |\n| x | y |\n")
+def test_numbers_of_each_seed_stand_by_arm_and_those_of_an_association_by_run():
+    seeds = {claim.id: claim.seeds for claim in make_claims()}
+    ordering = seeds["A2.1"]
+    assert ordering.header == ["seed", "mask_ratio=0.1", "mask_ratio=0.9"]
+    assert ordering.rows == [["200", "200", "200.1"], ["201", "201", "201.1"]]
+    assert ordering.means == ["mean", "200.5", "200.6"]
+    association = seeds["A15.1"]
+    assert association.header == ["configuration", "seed", "value", "against"]
+    assert association.rows[0] == ["mask_ratio=0.1", "200", "200", "0.25"]
+    assert len(association.rows) == 4
+    assert association.means == []
 
 
-def test_contradictions_and_nulls_come_first():
-    assert [finding.row["id"] for finding in findings(CLAIMS, DETAIL, FIGURES)] == ["A3", "A2", "A1", "A4"]
-    assert counts(CLAIMS) == {"CONTRADICTED": 1, "NULL": 1, "REPLICATED": 1, "SUGGESTIVE": 1, "NOT_TESTED": 1}
+def test_a_failed_seed_keeps_its_place():
+    tables = make_tables()
+    failed = (tables["claims_seeds"]["seed"] == 201) & (tables["claims_seeds"]["id"] == "A2.1")
+    tables["claims_seeds"].loc[failed, "value"] = np.nan
+    claims = {claim.id: claim for claim in claim_rows(LEDGER, "toy", tables, FIGURES, LAYOUT)}
+    assert claims["A2.1"].seeds.rows[1] == ["201", "–", "–"]
+
+
+def test_verdicts_of_another_ledger_are_refused():
+    tables = make_tables()
+    for wrong in (tables["claims"].replace("A2.1", "A2.9"), tables["claims"].replace("NOT_TESTED(quick)", "NULL")):
+        with pytest.raises(UserError, match="claims.csv: has a verdict on"):
+            claim_rows(LEDGER, "toy", tables | {"claims": wrong}, FIGURES, LAYOUT)
+
+
+def test_captions_hold_published_against_replicated_numbers(page):
+    caption = text_of(page[page.index('<figure id="figure-reach_radii_leaves"') :].split("</figure>")[0])
+    assert "A5.1 published: value of A5.1; replicated: 1.5 [1, 2] px contradicted" in caption
+    assert "A10.1 published: value of A10.1; replicated: 2.5 [2, 3] inconclusive" in caption
+    assert "A3.1" not in caption
+
+
+def test_agreement_says_where_level_goes_with_reach_and_where_against_it():
+    runs = make_runs()
+    tables = make_agreement_tables(runs)
+    by_ratio = {0.1: 0.1, 0.25: 0.2, 0.5: 0.3, 0.75: 0.4, 0.9: 0.35}
+    away = 0.001 * tables["linear_probe"]["seed"] * tables["linear_probe"]["mask_ratio"]
+    tables["linear_probe"]["accuracy"] = tables["linear_probe"]["mask_ratio"].map(by_ratio) + away
+    tables["shape_bias"]["shape_bias"] = 0.5
+    agreement = compare_papers("ratios", tables)
+    below, above = agreement.comparisons
+    assert (below.low, below.high, above.high) == (RATIOS[0], RATIOS[-2], RATIOS[-1])
+    assert (below.reach, above.reach) == ("rises", "rises")
+    assert "linear probe, label" in below.along
+    assert "linear probe, label" in above.against
+    assert "[CLS] on the object" in above.along
+    assert "shape bias, leaves" in below.undecided and "shape bias, leaves" in above.undecided
+    assert (below.papers, above.papers) == ("agree", "in part")
+    words = {one.measure: one.turn.word for one in agreement.measured}
+    assert (words["A: reach"], words["B: linear probe, label"]) == ("goes on", "turns back")
+
+
+def test_models_of_one_ratio_settle_nothing():
+    assert compare_papers("x", make_agreement_tables(make_runs(RATIOS, 1))).comparisons[-1].papers == "undecided"
+
+
+def test_a_configuration_without_both_measures_says_so(figures):
+    claims = make_claims()
+    page = render(LEDGER, claims, page_figures(FIGURES, figures, claims), [], PROVENANCE, "")
+    assert "This configuration does not test it: no evaluation measures both reach" in text_of(page)
+
+
+def test_costs_are_shares_of_all_with_training_on_its_own_machines():
+    costs = stage_costs(PROVENANCE)
+    assert [(cost.stage, cost.count, cost.minutes, cost.share) for cost in costs] == [
+        ("reach", 2, 1.5, 0.5), ("training: ratios", 2, 1.5, 0.5), ("claims", 1, 0.0, 0.0),
+    ]  # fmt: skip
+    assert [cost.device for cost in costs[:2]] == ["CPU, 2 cores", "GPU Y, cpu (X)"]
 
 
 def test_page_needs_no_other_file_and_escapes_text(page):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(source.startswith(("data:", "#")) for source in sources)
-    assert "<script" not in page
-    assert "Statement &lt;A1&gt; &amp; more." in page
+    assert not re.search(r'\son\w+="', page), "handlers stand in the script"
+    assert "Statement &lt;A2.1&gt; &amp; more." in page
 
 
-def test_links_lead_somewhere(page):
-    anchors = set(re.findall(r'id="([^"]*)"', page))
-    links = {link for link in re.findall(r'href="#([^"]*)"', page) if not link.startswith("D")}
-    assert links <= anchors
-    assert {"claim-A3", "figure-reach_radii_leaves", "D1"} <= anchors
+def test_page_says_what_it_was_made_from(page):
+    text = text_of(page)
+    assert "commit abc with uncommitted changes" in text
+    assert "d1; 3 used, 1 files left out: a.png (damaged)" in text
+    assert "2 runs on leaves, 1.5 minutes of training on GPU Y, cpu (X), bf16, torch 2.0; 1 made by other code" in text
+    assert "leaves 200–201, training ratios 300–301" in text
+    assert f"numpy {np.__version__}" in text
+    assert "DataTables" in table_library().licences and "jQuery" in table_library().licences
+    assert table_library().licences.split("\n")[0] in page
 
 
-def test_page_says_what_is_not_tested_and_where_it_comes_from(page):
-    assert "1 claims that this configuration does not test" in page
-    assert "commit abc with uncommitted changes" in page
-    assert "1.0 minutes" in page
-    assert "3 used, 1 files left out: a.png (damaged)" in page
-
-
-def test_training_has_a_section_of_its_own_with_its_machines_and_the_runs_that_other_code_made(page):
-    figures = re.findall(r'<h2[^>]*>([^<]*)</h2>|<figure id="figure-([^"]*)"', page)
-    order = [title or stem for title, stem in figures]
-    at = order.index("Non-linear MAE: training")
-    assert order[at - 3 : at + 2] == ["Figures", "claims", "reach_radii_leaves", order[at], "loss_curves_ratios"]
-    assert (
-        "2 runs on leaves, 1.5 minutes of training on GPU Y, cpu (X), bf16, torch 2.0; <b>1 made by other code" in page
-    )
-    assert "leaves 200–201, training ratios 300–301<" in page
-    assert "1.0 minutes of jobs, training by the time of its runs" in page
-    assert PROVENANCE["training"]["ratios"]["made_by_other_code"] == ["b"]
-    assert PROVENANCE["training"]["ratios"]["weights_sha256"] == {"a": "1f", "b": "2e"}
+def test_the_parts_stand_in_their_order(page):
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
+    assert titles == [
+        *("The question", "The two papers", "Verdicts", "Claims", "All verdicts", "Linear MAE, and the images"),
+        *("Non-linear MAE: training", "Non-linear MAE: analyses", "Latent hierarchies: experiments"),
+        *("Agreement of A and B", "Cost", "Provenance", "Deviations from the papers"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +191,22 @@ def test_numbers(value, text):
 
 
 def test_deviation_rows_keep_bars():
-    assert deviation_rows("| D1 | mean \\|J\\| | why | so |") == [["D1", "mean |J|", "why", "so"]]
+    assert deviation_rows("| D1 | mean \\|J\\| | why | so |\n| x | y |\n") == [["D1", "mean |J|", "why", "so"]]
+
+
+def test_a_compact_figure_is_smaller_and_has_the_same_marks_in_the_same_places(figures):
+    svg = (figures / "claims.svg").read_text()
+    small = compact(svg)
+    assert len(small) < 0.75 * len(svg) and "metadata" not in small
+    before, after = (ElementTree.fromstring(text) for text in (svg, small))
+    marks = [[e for e in root.iter() if e.tag.endswith("use") and e.get("y")] for root in (before, after)]
+    assert len(marks[0]) == len(marks[1]) > 6
+    for one, other in zip(*marks, strict=True):
+        for axis in "xy":
+            assert float(other.get(axis)) == pytest.approx(float(one.get(axis)), abs=0.005)
+    ids = {element.get("id") for element in after.iter()} - {None}
+    references = re.findall(r'href="#(\w+)"|url\(#(\w+)\)', small)
+    assert ids >= {one or other for one, other in references}
 
 
 def test_provenance_is_of_this_machine_without_its_name(tmp_path):
@@ -131,3 +222,9 @@ def test_provenance_is_of_this_machine_without_its_name(tmp_path):
 def test_training_costs_the_time_of_its_runs_and_one_that_stages_share_is_counted_once():
     other = RUNS.assign(name=["b", "c"], wall_seconds=[30.0, 5.0])
     assert training_seconds({"ratios": RUNS, "other": other}) == {"train/ratios": 90.0, "train/other": 5.0}
+
+
+def test_a_training_stage_names_runs_of_other_code_and_the_weights_of_all():
+    made = trained_runs(pd.DataFrame(RUNS))
+    assert made["made_by_other_code"] == ["b"]
+    assert made["weights_sha256"] == {"a": "1f", "b": "2e"}

@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from chromium import find_chromium
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
@@ -307,3 +309,13 @@ def test_a_wrong_configuration_is_one_clear_line(checkout):
 def test_snakemakes_own_report_is_built(finished):
     snakemake(finished, "--report", "report.html")
     assert (finished / "report.html").stat().st_size > 100_000
+
+
+if find_chromium():
+
+    @pytest.mark.workflow
+    def test_the_real_page_does_all_that_a_page_must_in_a_browser(finished):
+        from browser import check_page, launch
+
+        with launch() as browser:
+            check_page(browser, finished / "results" / "smoke" / "report.html")

@@ -12,14 +12,16 @@ rule judge_claims:
         claims=report(
             str(L.claims),
             caption="../report/claims.rst",
-            category="Claims",
-            labels={"table": "verdicts"},
+            category=CATEGORIES["both"],
+            subcategory="Verdicts",
+            labels={"figure": "table: verdicts", "of": "all"},
         ),
         detail=report(
             str(L.tables / "claims_detail.csv"),
             caption="../report/claims.rst",
-            category="Claims",
-            labels={"table": "how each verdict follows"},
+            category=CATEGORIES["both"],
+            subcategory="Verdicts",
+            labels={"figure": "table: how each verdict follows", "of": "all"},
         ),
         seeds=str(L.tables / "claims_seeds.csv"),
     log:

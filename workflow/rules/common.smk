@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
+from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures, notebook_subjects
 from spatialmae.layout import Layout
 from spatialmae.stages import resolve
 from spatialmae.train.manifest import read_manifest
@@ -226,15 +226,7 @@ NOTEBOOK_TABLES = {
     ],
     "claims": [],
 }
-CATEGORIES = {
-    "claims": "Claims",
-    "statistics": "Data",
-    "sweep": "A: linear theory",
-    "hierarchy": "B: latent hierarchies",
-    "training": "Non-linear MAE",
-    "nonlinear": "Non-linear MAE",
-    "images": "B: features on images",
-}
+CATEGORIES = {"A": "Paper A", "B": "Paper B", "both": "Both papers"}  # of Snakemake's own report
 
 
 def tables_of(notebook):

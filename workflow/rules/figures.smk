@@ -12,12 +12,16 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             code=code_of_notebook(f"notebooks/{notebook}.ipynb") + code("spatialmae.stages.figures"),
         output:
             [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
-            report(
-                [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(CONFIG, notebook)],
-                caption=f"../report/{notebook}.rst",
-                category=CATEGORIES.get(notebook, "A: what linear autoencoders learn"),
-                subcategory=notebook,
-            ),
+            [
+                report(
+                    str(L.figures / f"{figure.stem}.svg"),
+                    caption=f"../report/{notebook}.rst",
+                    category=CATEGORIES[figure.kind.papers],
+                    subcategory=figure.kind.section,
+                    labels={"figure": figure.kind.name, "of": figure.dataset or "all"},
+                )
+                for figure in drawn_figures(CONFIG, notebook)
+            ],
             notebook=str(L.notebook(notebook, "ipynb")),
             html=str(L.notebook(notebook, "html")),
         log:
@@ -29,11 +33,7 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             ENVIRONMENT
         threads: 1
         params:
-            subjects={
-                "training": STAGES,
-                "nonlinear": list(CONFIG.evaluations),
-                "images": list(CONFIG.evaluations),
-            }.get(notebook, DATASETS),
+            subjects=notebook_subjects(CONFIG, notebook),
             settings=settings("name", "first_seed"),
         message:
             f"Drawing figures: {notebook}"

@@ -13,9 +13,9 @@ rule solve_linear:
         sweep=report(
             str(L.table("sweep", "{dataset}")),
             caption="../report/sweep_table.rst",
-            category="A: linear theory",
+            category=CATEGORIES["A"],
             subcategory="Tables",
-            labels={"table": "sweep", "data": "{dataset}"},
+            labels={"figure": "table: sweep", "of": "{dataset}"},
         ),
     log:
         f"{LOGS}/linear/{{dataset}}.log",
@@ -41,12 +41,9 @@ rule check_closed_form:
         report(
             str(L.table("theory", CONFIG.checks.dataset)),
             caption="../report/theory_table.rst",
-            category="A: linear theory",
+            category=CATEGORIES["A"],
             subcategory="Tables",
-            labels={
-                "table": "checks of the closed form",
-                "data": CONFIG.checks.dataset,
-            },
+            labels={"figure": "table: theory", "of": CONFIG.checks.dataset},
         ),
     log:
         f"{LOGS}/checks.log",

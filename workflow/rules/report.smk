@@ -4,14 +4,15 @@ rule write_report:
         rules.figures.input,
         rules.judge_claims.output,
         rules.training.input,
+        rules.evaluation.input,
+        rules.analysis.input,
         expand(str(L.data("{dataset}")), dataset=DATASETS),
         config=ancient(str(L.config)),
         ledger=CONFIG.claims.ledger,
         deviations="docs/deviations.md",
-        template=[
-            "src/spatialmae/report/report.html.j2",
-            "src/spatialmae/report/report.css",
-        ],
+        template=sorted(
+            str(path) for pattern in ("*.j2", "*.css", "*.js") for path in Path("src/spatialmae/report").glob(pattern)
+        ),
         code=code("spatialmae.stages.report"),
     output:
         report=str(L.report),

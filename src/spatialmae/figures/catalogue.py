@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from spatialmae.config import MODEL_ANALYSES, Config
 
@@ -21,6 +22,7 @@ class FigureKind:
         compares: drawn for evaluations alone whose models differ in more than the seed.
         along: drawn for evaluations alone of which some models differ in this setting alone.
         beside: another table that an evaluation must have for it.
+        papers: the papers whose claims it bears on.
     """
 
     name: str
@@ -28,10 +30,11 @@ class FigureKind:
     table: str | None
     caption: str
     per_dataset: bool = True
-    section: str = "Figures"
+    section: str = "Linear MAE, and the images"
     compares: bool = False
     along: str | None = None
     beside: str | None = None
+    papers: Literal["A", "B", "both"] = "A"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ CATALOGUE = (
         "Verdicts of this configuration. Estimates in units of the smallest effect of interest, with their intervals; "
         "fidelity in brackets. The rules were fixed before the runs.",
         per_dataset=False,
+        section="All verdicts",
+        papers="both",
     ),
     FigureKind(
         "theory",
@@ -146,6 +151,7 @@ CATALOGUE = (
         "probes",
         "probe_class",
         f"Accuracy of a ridge classifier on k features ({{dataset}}; no claim of the papers). {_UNITS}",
+        papers="both",
     ),
     FigureKind(
         "sweep",
@@ -159,9 +165,18 @@ CATALOGUE = (
         "statistics",
         f"Correlation between pixels against their distance; the correlation length is where it crosses 1/e. {_UNITS}",
         per_dataset=False,
+        papers="both",
     ),
-    FigureKind("power_spectrum", "statistics", None, f"Radially averaged power spectra with their exponents. {_UNITS}"),
-    FigureKind("correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}"),
+    FigureKind(
+        "power_spectrum",
+        "statistics",
+        None,
+        f"Radially averaged power spectra with their exponents. {_UNITS}",
+        papers="both",
+    ),
+    FigureKind(
+        "correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}", papers="both"
+    ),
     FigureKind(
         "theorem",
         "hierarchy",
@@ -170,6 +185,7 @@ CATALOGUE = (
         "differs from enumeration with d-separation, and on which the masked part's own noise is not independent of "
         "the rest; beside each a control that must fail (claims B1). Points are seeds, each with graphs of its own.",
         section=_HIERARCHY,
+        papers="B",
     ),
     FigureKind(
         "levels",
@@ -180,6 +196,7 @@ CATALOGUE = (
         "ratios r and 1 − r: the theorem implies no peak at .75. A patch is a subtree, so that doubling its side adds "
         "one level by construction (claims B2). Points are seeds, bars their mean and two-sided 95 % t interval.",
         section=_HIERARCHY,
+        papers="B",
     ),
     FigureKind(
         "identifiability",
@@ -191,6 +208,7 @@ CATALOGUE = (
         "c and its own noises could be had (claims B3). Points are seeds, means over graphs and masks, bars their mean "
         "and two-sided 95 % t interval.",
         section=_HIERARCHY,
+        papers="B",
     ),
     FigureKind(
         "loss_curves",
@@ -200,6 +218,7 @@ CATALOGUE = (
         "({dataset}). Thin lines are seeds, bars two-sided 95 % t intervals over them, the dotted line is what the "
         "mean image would give. Losses of different masks or patch sizes are of different tasks.",
         section="Non-linear MAE: training",
+        papers="both",
     ),
     FigureKind(
         "reconstructions",
@@ -208,6 +227,7 @@ CATALOGUE = (
         "What do the models make of masked images? Validation images, as the model sees them and as it completes them; "
         "visible pixels are the image's own where the loss is on hidden ones ({dataset}).",
         section="Non-linear MAE: training",
+        papers="both",
     ),
     FigureKind(
         "nonlinear_reach",
@@ -284,6 +304,7 @@ CATALOGUE = (
         "What do frozen encoders know of the classes? Accuracy of a linear probe and of k nearest neighbours against "
         f"what the models differ in, chance dotted ({{dataset}}; claims A12, A13, B7). {_SEEDS}",
         section=_ANALYSES,
+        papers="both",
     ),
     FigureKind(
         "proxy",
@@ -312,6 +333,7 @@ CATALOGUE = (
         "against what the models differ in. A loss on hidden patches never trains the output at visible ones; FSIM's "
         f"wavelengths exceed small images, so compare orders only ({{dataset}}; claims B4). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "attention",
@@ -322,6 +344,7 @@ CATALOGUE = (
         "alone, so that 0 is no more than the object's usual place; attention that is spread evenly has the dotted "
         f"distance and entropy ({{dataset}}; claims B5). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "attention_blocks",
@@ -330,6 +353,7 @@ CATALOGUE = (
         "Where along the encoder does attention keep to the object? The same log-ratio, and the distance of attention, "
         f"by block ({{dataset}}; no claim). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "embedding",
@@ -339,6 +363,7 @@ CATALOGUE = (
         "models of the first seed. It shows clusters or none as its perplexity has it; the numbers are in the figure "
         "after it ({dataset}; claims B6).",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "separability",
@@ -347,6 +372,7 @@ CATALOGUE = (
         "Do classes separate in the embedding, in numbers? Accuracy of k nearest neighbours, chance dotted, and "
         f"silhouette of the classes in frozen features of test images ({{dataset}}; claims B6). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "probe_shift",
@@ -356,6 +382,7 @@ CATALOGUE = (
         "and, averaged over severities, against what the models differ in, by kind of corruption "
         f"({{dataset}}; claims B8, whose test sets are out of reach). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "shape_bias",
@@ -365,6 +392,7 @@ CATALOGUE = (
         "for the shape's. A probe that guesses comes near .5 as well, so how well it sees at all stands beside "
         f"({{dataset}}; claims B9, B11). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "dense_transfer",
@@ -374,6 +402,7 @@ CATALOGUE = (
         "frozen and of fine-tuned encoders; dotted: the best answer that is the same for all images "
         f"({{dataset}}; claims B10, COCO is out of reach). {_SEEDS}",
         section=_IMAGES,
+        papers="B",
     ),
     FigureKind(
         "boundary_loss",
@@ -384,6 +413,7 @@ CATALOGUE = (
         f"pixels at random ({{dataset}}; claims B11). {_SEEDS}",
         section=_IMAGES,
         along="loss_margin",
+        papers="B",
     ),
     FigureKind(
         "reach_and_level",
@@ -396,10 +426,20 @@ CATALOGUE = (
         section=_IMAGES,
         along="mask_ratio",
         beside="linear_probe",
+        papers="both",
     ),
 )
 
 NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))
+
+
+def notebook_subjects(config: Config, notebook: str) -> dict[str, list[str]]:
+    """The parameter of a notebook that names what its tables are of: data sets, training stages or evaluations."""
+    if notebook == "training":
+        return {"stages": list(config.training)}
+    if notebook in ("nonlinear", "images"):
+        return {"evaluations": list(config.evaluations)}
+    return {"datasets": ["hierarchy"] if notebook == "hierarchy" else [*config.datasets, "ising"]}
 
 
 def datasets_with(config: Config, table: str) -> list[str]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
 
-_VERDICTS = {
+VERDICT_STYLES = {
     "REPLICATED": theme.Style(theme.PALETTE[2], "o"),
     "CONTRADICTED": theme.Style(theme.PALETTE[3], "X"),
     "NULL": theme.Style(theme.PALETTE[0], "s"),
@@ -71,7 +71,7 @@ def _remark(untested: pd.Series) -> str:
 
 
 def _draw_claim(axes: Axes, place: int, row: pd.Series) -> None:
-    style = next((s for name, s in _VERDICTS.items() if row["verdict"].startswith(name)), theme.Style("black"))
+    style = next((s for name, s in VERDICT_STYLES.items() if row["verdict"].startswith(name)), theme.Style("black"))
     if place % 2:
         axes.axhspan(place - 0.5, place + 0.5, xmin=-5, xmax=5, color=_STRIPES[1], clip_on=False, zorder=0, linewidth=0)
     _write(axes, 0.05, place, row["id"], weight="bold")

@@ -1,107 +1,111 @@
-"""The page itself, rendered from claims, figures and provenance by a template."""
+"""The page itself, rendered from claims, figures, tables and provenance by a template."""
 
 from __future__ import annotations
 
 import base64
-import math
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.colors import to_hex
 
+from spatialmae.claims.ledger import Ledger
+from spatialmae.figures import theme
 from spatialmae.figures.catalogue import DrawnFigure
+from spatialmae.figures.claims import VERDICT_STYLES
+from spatialmae.report import svg
+from spatialmae.report.agreement import Agreement
+from spatialmae.report.claims import VERDICTS, ClaimRow, claims_by_figure, counts, number
+from spatialmae.report.costs import stage_costs
 
-# What a reader should see first: where a paper is contradicted, then where its effect is absent.
-VERDICTS = ("CONTRADICTED", "NULL", "INVALID", "INCONCLUSIVE", "REPLICATED", "SUGGESTIVE")
-PAPERS = {
-    "A": "Bisulco et al., ICCV 2025: masked autoencoders learn spatial correlations; masking ratio and patch size "
-    "select how far they reach.",
-    "B": "Kong et al., CVPR 2023: masked reconstruction identifies latents of a hierarchy; masking ratio and patch "
-    "size select their level.",
+TITLES = {
+    "CONTRADICTED": "the opposite was found",
+    "NULL": "smaller than the smallest effect of interest",
+    "INVALID": "a control failed, or too many runs",
+    "INCONCLUSIVE": "neither the claim nor its opposite",
+    "REPLICATED": "by the rule fixed beforehand",
+    "SUGGESTIVE": "too few seeds, or exploring ones: + for the claim, − against it, 0 neither",
+    "NOT_TESTED": "not by this configuration",
 }
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A tested claim as the page shows it."""
+class PageFigure:
+    """A figure as the page embeds it, with the claims that it shows."""
 
-    row: Mapping[str, Any]
-    detail: Mapping[str, Any]
-    verdict: str
-    anchor: str
+    drawn: DrawnFigure
+    address: str
+    width: float
+    height: float
+    claims: list[ClaimRow]
 
     @property
-    def interval(self) -> str:
-        """Estimate with interval, three significant digits."""
-        estimate, low, high = (number(self.row[key]) for key in ("estimate", "ci_low", "ci_high"))
-        return estimate if low == "–" else f"{estimate} [{low}, {high}]"
+    def question(self) -> str:
+        """The caption's first sentence, which stands for the picture where it cannot be seen."""
+        return re.split(r"(?<=[.?]) ", self.drawn.caption, maxsplit=1)[0]
 
 
-def number(value: Any, digits: int = 3) -> str:
-    """A number as people write it; a dash where there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    text = f"{float(value):.{digits}g}"
-    return text.replace("-", "−")
+@dataclass(frozen=True)
+class TableLibrary:
+    """The script that sorts and filters the claims table: DataTables, as the package itables carries it."""
+
+    name: str
+    address: str
+    licences: str
 
 
-def base_verdict(verdict: str) -> str:
-    """The verdict without what stands in brackets behind it."""
-    return verdict.split("(")[0]
+def table_library() -> TableLibrary:
+    """The installed script as an address, so that the page needs no network, with its licences to be shown."""
+    script = (resources.files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    # At the end of the script its bundler gathers the licence comments of all it is made from.
+    _, licences = script.split("/*! Bundled license information:", maxsplit=1)
+    encoded = base64.b64encode(script.encode()).decode("ascii")
+    return TableLibrary(
+        name=f"itables {version('itables')}",
+        address=f"data:text/javascript;base64,{encoded}",
+        licences=re.sub(r"^\s*(\(\*!?|\*\)|\*/|\*)|\n\s*(?=\n)", "", licences, flags=re.MULTILINE).strip(),
+    )
 
 
-def findings(claims: pd.DataFrame, detail: pd.DataFrame, figures: Sequence[DrawnFigure]) -> list[Finding]:
-    """The tested claims, contradictions and nulls first, with the figure that shows each."""
-    details = detail.set_index("id").to_dict("index")
-    result = []
-    for row in claims.to_dict("records"):
-        if base_verdict(row["verdict"]) == "NOT_TESTED":
-            continue
-        own = details[row["id"]]
-        wanted = {f"{row['figure']}_{own['dataset']}", f"{row['figure']}_1d_{own['dataset']}", row["figure"]}
-        anchor = next((figure.stem for figure in figures if figure.stem in wanted), "")
-        result.append(Finding(row, own, row["verdict"], anchor))
-    return sorted(result, key=lambda finding: VERDICTS.index(base_verdict(finding.verdict)))
+def page_figures(
+    figures: Sequence[DrawnFigure], folder: Path, claims: Sequence[ClaimRow]
+) -> dict[str, list[PageFigure]]:
+    """The figures by section of the page, each with the claims that name it.
 
-
-def counts(claims: pd.DataFrame) -> dict[str, int]:
-    """How many claims have each verdict, in the order of :data:`VERDICTS`, the untested last."""
-    found = Counter(base_verdict(verdict) for verdict in claims["verdict"])
-    return {verdict: found[verdict] for verdict in (*VERDICTS, "NOT_TESTED") if found[verdict]}
-
-
-def embed(path: Path) -> str:
-    """An SVG as a data address: the page needs no other file."""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def sections(figures: Sequence[DrawnFigure], folder: Path) -> dict[str, list[tuple[DrawnFigure, str]]]:
-    """The figures with their addresses, by section of the page."""
-    result: dict[str, list[tuple[DrawnFigure, str]]] = {}
+    Args:
+        figures: in the order they appear.
+        folder: where their SVG files lie.
+        claims: all claims.
+    """
+    by_figure = claims_by_figure(claims)
+    result: dict[str, list[PageFigure]] = {}
     for figure in figures:
-        result.setdefault(figure.kind.section, []).append((figure, embed(folder / f"{figure.stem}.svg")))
+        text = (folder / f"{figure.stem}.svg").read_text(encoding="utf-8")
+        embedded = PageFigure(figure, svg.data_address(text), *svg.size(text), by_figure.get(figure.stem, []))
+        result.setdefault(figure.kind.section, []).append(embedded)
     return result
 
 
 def render(
-    claims: pd.DataFrame,
-    detail: pd.DataFrame,
-    figures: Sequence[DrawnFigure],
-    folder: Path,
+    ledger: Ledger,
+    claims: Sequence[ClaimRow],
+    figures: Mapping[str, Sequence[PageFigure]],
+    agreements: Sequence[Agreement],
     provenance: Mapping[str, Any],
     deviations: str,
 ) -> str:
     """The page as HTML.
 
     Args:
-        claims: claims.csv.
-        detail: tables/claims_detail.csv.
-        figures: the figures in the order they appear.
-        folder: where their SVG files lie.
+        ledger: the records, for what their designs are.
+        claims: all claims, in the table's first order.
+        figures: by section.
+        agreements: one for each evaluation that measures both reach and level along the masking ratio.
         provenance: what :func:`spatialmae.report.provenance.collect_provenance` gives.
         deviations: docs/deviations.md.
     """
@@ -113,19 +117,30 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.tests["match_verdict"] = lambda verdict, base: base_verdict(verdict) == base
-    untested = claims[claims["verdict"].map(base_verdict) == "NOT_TESTED"].to_dict("records")
+    folder = Path(__file__).parent
     return environment.get_template("report.html.j2").render(
-        css=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
-        papers=PAPERS,
+        css=(folder / "report.css").read_text(encoding="utf-8"),
+        script=(folder / "report.js").read_text(encoding="utf-8"),
+        library=table_library(),
+        colors=palette(),
+        titles=TITLES,
+        verdicts=VERDICTS,
         counts=counts(claims),
-        findings=findings(claims, detail, figures),
-        untested=untested,
-        sections=sections(figures, folder),
+        claims=claims,
+        designs=ledger.designs,
+        sections=figures,
+        stems={figure.drawn.stem for section in figures.values() for figure in section},
+        agreements=agreements,
         provenance=provenance,
-        minutes=sum(provenance["seconds"].values()) / 60,
+        costs=stage_costs(provenance),
         deviations=deviation_rows(deviations),
     )
+
+
+def palette() -> dict[str, str]:
+    """Colour of each verdict that was reached, as in the figure of all claims, and of links on light and on dark."""
+    colors = {verdict: to_hex(style.color) for verdict, style in VERDICT_STYLES.items()}
+    return colors | {"link": to_hex(theme.PALETTE[0]), "link_dark": to_hex(theme.PALETTE[9])}
 
 
 def deviation_rows(markdown: str) -> list[list[str]]:

@@ -37,6 +37,7 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.simulation_seeds},
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
+        "data_sha256": {name: _sha256(layout.data(name)) for name in config.datasets},
         "training": {stage: trained_runs(table) for stage, table in runs.items()},
         "seconds": stage_seconds(layout.root / "benchmarks") | training_seconds(runs),
     }
@@ -56,7 +57,10 @@ def _git(*arguments: str) -> str:
 
 
 def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_versions() -> dict[str, str]:

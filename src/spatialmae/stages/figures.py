@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialmae.config import Config
+from spatialmae.figures.catalogue import notebook_subjects
 from spatialmae.layout import Layout
 from spatialmae.notebook import run_notebook
 
@@ -15,12 +16,6 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
     ``log`` is the executed copy that keeps the traceback where a cell fails.
     """
     layout, name = Layout.of(config), source.stem
-    subjects = {
-        "training": {"stages": list(config.training)},
-        "nonlinear": {"evaluations": list(config.evaluations)},
-        "images": {"evaluations": list(config.evaluations)},
-        "hierarchy": {"datasets": ["hierarchy"]},
-    }
     run_notebook(
         source,
         output=layout.notebook(name, "ipynb"),
@@ -30,7 +25,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
             "tables": str(layout.tables),
             "figures": str(layout.figures),
             "artifacts": str(layout.root),
-            **subjects.get(name, {"datasets": [*config.datasets, "ising"]}),
+            **notebook_subjects(config, name),
             "name": config.name,
         },
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialmae.artifacts import write_json, write_text
+from spatialmae.claims.ledger import load_ledger
 from spatialmae.config import Config
 from spatialmae.figures.catalogue import drawn_figures
 from spatialmae.layout import Layout
-from spatialmae.report.page import render
+from spatialmae.report.agreement import read_agreements
+from spatialmae.report.claims import claim_rows
+from spatialmae.report.page import page_figures, render
 from spatialmae.report.provenance import collect_provenance
 from spatialmae.tables import read_table
 
@@ -18,12 +21,15 @@ DEVIATIONS = Path("docs/deviations.md")
 def run(config: Config) -> None:
     """Write ``report.html`` and ``provenance.json``."""
     layout = Layout.of(config)
-    provenance = collect_provenance(config)
+    ledger, figures, provenance = load_ledger(config.claims.ledger), drawn_figures(config), collect_provenance(config)
+    tables = {name: read_table(layout.tables / f"{name}.csv") for name in ("claims_detail", "claims_seeds")}
+    tables["claims"] = read_table(layout.claims)
+    claims = claim_rows(ledger, config.claims.configuration or config.name, tables, figures, layout)
     page = render(
-        claims=read_table(layout.claims),
-        detail=read_table(layout.tables / "claims_detail.csv"),
-        figures=drawn_figures(config),
-        folder=layout.figures,
+        ledger,
+        claims,
+        figures=page_figures(figures, layout.figures, claims),
+        agreements=read_agreements(config),
         provenance=provenance,
         deviations=DEVIATIONS.read_text(encoding="utf-8"),
     )

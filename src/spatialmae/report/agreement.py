@@ -1,0 +1,103 @@
+"""Where the two papers agree: whether paper A's reach and what stands for paper B's level move together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from spatialmae.analysis.turning import Change
+from spatialmae.config import Config
+from spatialmae.figures.catalogue import datasets_with, drawn_figures
+from spatialmae.figures.images import Measured, reach_and_level_turns
+from spatialmae.layout import Layout
+from spatialmae.tables import read_table
+
+FIGURE = "reach_and_level"
+MODEL_TABLES = ("model_reach", "linear_probe", "image_quality", "attention", "shape_bias")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reach and the measures of level of the same models, over one part of the masking ratios.
+
+    Attributes:
+        models: which models, where several kinds of them go along the ratio.
+        low: the part's lowest ratio.
+        high: its highest.
+        reach: what reach does there.
+        along: measures of level that certainly change as reach does.
+        against: those that certainly change the other way.
+        undecided: the others, and all where reach is undecided.
+    """
+
+    models: str
+    low: float
+    high: float
+    reach: str
+    along: list[str]
+    against: list[str]
+    undecided: list[str]
+
+    @property
+    def papers(self) -> str:
+        """Whether reach and level, and so the papers, go together."""
+        if self.along and self.against:
+            return "in part"
+        if self.along or self.against:
+            return "agree" if self.along else "disagree"
+        return "undecided"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One evaluation's measures of reach and level along the masking ratio, and how they compare."""
+
+    evaluation: str
+    measured: list[Measured]
+    comparisons: list[Comparison]
+
+
+def read_agreements(config: Config) -> list[Agreement]:
+    """The agreement of A and B in each evaluation that has the figure of it."""
+    layout = Layout.of(config)
+    drawn = [figure.dataset for figure in drawn_figures(config, "images") if figure.kind.name == FIGURE]
+    result = []
+    for evaluation in filter(None, drawn):
+        subjects = {name: evaluation for name in MODEL_TABLES if evaluation in datasets_with(config, name)}
+        for simulation in datasets_with(config, "levels"):
+            subjects["levels"] = simulation
+        tables = {name: read_table(layout.table(name, subject)) for name, subject in subjects.items()}
+        result.append(compare_papers(evaluation, tables))
+    return result
+
+
+def compare_papers(evaluation: str, tables: Mapping[str, pd.DataFrame]) -> Agreement:
+    """What reach and level do along the masking ratio, below the highest ratio and at it.
+
+    Args:
+        evaluation: its name.
+        tables: those of :func:`spatialmae.figures.images.reach_and_level`.
+    """
+    measured = reach_and_level_turns(tables)
+    trained = [one for one in measured if one.of_models]
+    comparisons = []
+    for reach in (one for one in trained if one.paper == "A"):
+        levels = [one for one in trained if one.paper == "B" and one.line == reach.line]
+        first, low, high = reach.turn.places
+        if reach.turn.before is not None:
+            before = {one.measure: one.turn.before for one in levels if one.turn.before is not None}
+            comparisons.append(_compare(reach.line, first, low, reach.turn.before, before))
+        last = {one.measure: one.turn.last for one in levels}
+        comparisons.append(_compare(reach.line, low, high, reach.turn.last, last))
+    return Agreement(evaluation, measured, comparisons)
+
+
+def _compare(models: str, low: float, high: float, reach: Change, levels: Mapping[str, Change]) -> Comparison:
+    products = {name.removeprefix("B: "): level.sign * reach.sign for name, level in levels.items()}
+
+    def names(sign: int) -> list[str]:
+        return [name for name, product in products.items() if product == sign]
+
+    return Comparison(models, low, high, reach.word, names(1), names(-1), names(0))
