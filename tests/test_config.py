@@ -162,6 +162,7 @@ def test_a_training_stage_is_the_product_of_its_grid_and_the_seeds(values):
     values["seeds"]["first"] = 300
     grid = {"mask_ratio": [0.5, 0.75], "beta1": [0.8, 0.9], "precision": ["auto", "fp32"]}
     values["training"]["ratios"]["grid"] = grid
+    values["calibration"] = []  # of models that differ in less
     runs = parse_config(values, "my.yaml").training_runs("ratios")
     cells = [(run.model.mask_ratio, run.train.beta1, run.train.precision, run.seed) for run in runs]
     assert cells == list(product([0.5, 0.75], [0.8, 0.9], ["auto", "fp32"], [300, 301]))

@@ -103,6 +103,8 @@ AFTER_TRAINING = AFTER_ANALYSIS | {  # of models of leaves, which three evaluati
     "evaluate_dense": 1,
     "draw_nonlinear": 1,
     "draw_images": 1,
+    "calibrate": 1,
+    "draw_calibration": 1,
 }
 AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     ("measure_features", "measure_reach", "draw_sweep", "draw_features", "draw_reach", "draw_probes"), 1
@@ -119,9 +121,11 @@ AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
         ("train/trainer.py", {"train_models", "collect_training", "evaluate_second_order", *AFTER_TRAINING}),
         ("data/cifar10.py", set()),
         ("claims/rules.py", {*AFTER_ANALYSIS}),
+        ("recommend/rules.py", {"calibrate", "draw_calibration", "write_report"}),
         (
             "analysis/reach.py",
-            {"measure_reach", "draw_reach", "evaluate_jacobian", "draw_nonlinear", "draw_images", *AFTER_ANALYSIS},
+            {"measure_reach", "draw_reach", "evaluate_jacobian", "draw_nonlinear", "draw_images", *AFTER_ANALYSIS}
+            | {"calibrate", "draw_calibration"},
         ),
     ],
 )

@@ -186,6 +186,11 @@ def runs_of_evaluation(wildcards):
     return [run.name for run in CONFIG.evaluation_runs(wildcards.evaluation)]
 
 
+def data_of_calibration():
+    """Images of the data sets that the recommender is calibrated on."""
+    return [str(L.data(CONFIG.evaluation_runs(name)[0].dataset)) for name in CONFIG.calibration]
+
+
 def evaluation_settings(analysis):
     """Settings of an evaluation whose change reruns an analysis; which other analyses there are is none."""
     others = {"analyses"} | ({"fine_tuning"} - {analysis})
@@ -224,6 +229,7 @@ NOTEBOOK_TABLES = {
         *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
         *("linear_probe", "model_reach", "levels"),
     ],
+    "calibration": ["calibration"],
     "claims": [],
 }
 CATEGORIES = {"A": "Paper A", "B": "Paper B", "both": "Both papers"}  # of Snakemake's own report

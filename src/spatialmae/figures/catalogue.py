@@ -60,6 +60,7 @@ _SEEDS = "Points are training seeds, bars their mean and two-sided 95 % t interv
 _ANALYSES = "Non-linear MAE: analyses"
 _HIERARCHY = "Latent hierarchies: theory"
 _IMAGES = "Latent hierarchies: experiments"
+_RECOMMENDER = "Recommender"
 
 CATALOGUE = (
     FigureKind(
@@ -428,6 +429,29 @@ CATALOGUE = (
         beside="linear_probe",
         papers="both",
     ),
+    FigureKind(
+        "calibration_grids",
+        "calibration",
+        "calibration",
+        "Which setting does a linear probe prefer on each data set? Accuracy on test images over patch size and "
+        "masking ratio; framed: what the recommender's rule picked, chosen on the other data sets, and MAE's own "
+        "setting (no claim).",
+        per_dataset=False,
+        section=_RECOMMENDER,
+        papers="both",
+    ),
+    FigureKind(
+        "calibration_regrets",
+        "calibration",
+        "calibration",
+        "Is the recommender worth following? Accuracy lost against the best setting of each grid, by the rule, by "
+        "MAE's own setting, by the fixed one that was best on the other data sets, and at random; right: rank "
+        "correlation of the rule's score with accuracy. Points are data sets, each left out once, bars their mean and "
+        "two-sided 95 % t interval (no claim).",
+        per_dataset=False,
+        section=_RECOMMENDER,
+        papers="both",
+    ),
 )
 
 NOTEBOOKS = tuple(dict.fromkeys(kind.notebook for kind in CATALOGUE))
@@ -439,6 +463,8 @@ def notebook_subjects(config: Config, notebook: str) -> dict[str, list[str]]:
         return {"stages": list(config.training)}
     if notebook in ("nonlinear", "images"):
         return {"evaluations": list(config.evaluations)}
+    if notebook == "calibration":
+        return {"datasets": datasets_with(config, "calibration")}
     return {"datasets": ["hierarchy"] if notebook == "hierarchy" else [*config.datasets, "ising"]}
 
 
@@ -454,6 +480,8 @@ def datasets_with(config: Config, table: str) -> list[str]:
         return ["hierarchy"] if config.identifiability else []
     if table in ("runs", "training", "validation"):
         return list(config.training)
+    if table == "calibration":
+        return ["cells", "held_out"] if config.calibration else []
     makers = {name for name, (_, tables) in MODEL_ANALYSES.items() if table in tables}
     if makers:
         return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]

@@ -83,6 +83,7 @@ def setting_map(advice: Advice) -> Figure:
         grid = advice.cells.pivot_table(index="patch_size", columns="mask_ratio", values=value)
         sns.heatmap(grid, ax=axis, annot=True, fmt=digits, cmap="cividis", cbar=False, annot_kws={"size": 7})
         axis.set(xlabel="masking ratio", ylabel="", title=title)
+        axis.tick_params(axis="y", rotation=0)
         _frame(axis, grid, [*advice.picks, advice.setting], advice.setting)
     axes[0, 0].set_ylabel("patch size (px)")
     return figure

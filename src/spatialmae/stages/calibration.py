@@ -50,7 +50,8 @@ def _cells(config: Config, evaluation: str) -> pd.DataFrame:
     covariance = LagCovariance.of(data.images[data.splits["train"]], grid.factor).covariance()
     measured = _accuracies(read_table(layout.table("linear_probe", evaluation)), image_size)
     evidence = theory_cells(covariance, grid)
-    cells = evidence.merge(measured, on=SETTING, how="inner", validate="one_to_one")
+    # Where patches are few, several ratios hide the same number: the row is called by the one that was trained.
+    cells = evidence.drop(columns="mask_ratio").merge(measured, on=SETTING, how="inner", validate="one_to_one")
     return cells.assign(dataset=runs[0].dataset)
 
 
@@ -58,7 +59,8 @@ def _accuracies(probe: pd.DataFrame, image_size: int) -> pd.DataFrame:
     """Mean accuracies of each setting, first over the class labels of a run, then over seeds."""
     n_patches = (image_size // probe["patch_size"]) ** 2
     visible = (n_patches * (1 - probe["realised_mask_ratio"])).round().astype(int)
-    of_runs = probe.assign(n_visible=visible).groupby([*SETTING, "seed"])[["accuracy", "validation_accuracy"]].mean()
+    values = ["mask_ratio", "accuracy", "validation_accuracy"]
+    of_runs = probe.assign(n_visible=visible).groupby([*SETTING, "seed"])[values].mean()
     of_settings = of_runs.groupby(SETTING)
     means = of_settings.mean()
     means["accuracy_std"], means["n_seeds"] = of_settings["accuracy"].std(), of_settings.size()

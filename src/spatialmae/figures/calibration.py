@@ -1,0 +1,99 @@
+"""Figures of the recommender's calibration: the grids that were measured, and what following a rule costs on them."""
+
+from __future__ import annotations
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from spatialmae.figures import theme
+from spatialmae.recommend.rules import BASELINES, LEAST_RANGE, default_position, mean_interval
+
+_COLUMNS = 3
+_LABELS = {"rule": "rule", "default": "MAE's own", "fixed": "fixed, best on others", "random": "random"}
+
+
+def grids(cells: pd.DataFrame, held_out: pd.DataFrame) -> Figure:
+    """Accuracy of the linear probe over patch size and masking ratio, a panel for each data set.
+
+    Args:
+        cells: ``calibration/cells``: dataset, patch_size, mask_ratio, image_size, accuracy, n_seeds.
+        held_out: ``calibration/held_out``: dataset, patch_size and mask_ratio of the pick; none of uninformative sets.
+    """
+    datasets = list(dict.fromkeys(cells["dataset"]))
+    rows = -(-len(datasets) // _COLUMNS)
+    figure, axes = theme.panels(rows, _COLUMNS, height=1.35, sharex=False, sharey=False)
+    for axis, dataset in zip(axes.flat, datasets, strict=False):
+        own = cells[cells["dataset"] == dataset].reset_index(drop=True)
+        _draw_grid(axis, own, held_out[held_out["dataset"] == dataset])
+    for axis in axes.flat[len(datasets) :]:
+        axis.set_axis_off()
+    # Of an incomplete last row the panels above its gap are the lowest of their columns.
+    for place, axis in enumerate(axes.flat[: len(datasets)]):
+        axis.set(xlabel="masking ratio", ylabel="patch (px)" if place % _COLUMNS == 0 else "")
+    seeds = cells["n_seeds"]
+    theme.note(
+        figure,
+        "accuracy in %, test images, mean over labels and "
+        + (f"{seeds.min()} seeds" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()} seeds"),
+        "solid frame: the rule's pick, chosen on the other sets; dashed: MAE's own setting",
+        f"pale titles: validation accuracies differ by less than {100 * LEAST_RANGE:g} points, which says nothing",
+    )
+    return figure
+
+
+def _draw_grid(axis: Axes, own: pd.DataFrame, pick: pd.DataFrame) -> None:
+    table = own.pivot_table(index="patch_size", columns="mask_ratio", values="accuracy") * 100
+    sns.heatmap(table, ax=axis, annot=True, fmt=".0f", cmap="cividis", cbar=False, annot_kws={"size": 7})
+    axis.tick_params(axis="y", rotation=0)
+    color = "black" if len(pick) else theme.GREY
+    axis.set_title(f"{own['dataset'].iloc[0]} ({own['image_size'].iloc[0]} px)", loc="left", color=color)
+    default = own.iloc[default_position(own)]
+    _frame(axis, table, default, "--")
+    for _, row in pick.iterrows():
+        _frame(axis, table, row, "-")
+
+
+def _frame(axis: Axes, table: pd.DataFrame, setting: pd.Series, linestyle: str) -> None:
+    corner = table.columns.get_loc(setting["mask_ratio"]), table.index.get_loc(setting["patch_size"])
+    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=theme.PALETTE[3], linewidth=1.6, linestyle=linestyle)
+    axis.add_patch(frame).set_clip_on(False)
+
+
+def regrets(held_out: pd.DataFrame) -> Figure:
+    """Accuracy lost by following the rule, and by settings that ask no images; a point for each data set.
+
+    Args:
+        held_out: ``calibration/held_out``: dataset, rho, regret, regret_default, regret_fixed, regret_random.
+    """
+    figure, axes = theme.panels(1, 2, height=2.3, sharex=False, sharey=False)
+    styles = theme.category_styles(list(held_out["dataset"]))
+    columns = {"rule": "regret"} | {baseline: f"regret_{baseline}" for baseline in BASELINES}
+    for row in held_out.to_dict("records"):
+        style = styles[row["dataset"]]
+        lost = [100 * row[column] for column in columns.values()]
+        look = {"color": style.color, "marker": style.marker, "linewidth": 0.6, "alpha": 0.8}
+        axes[0, 0].plot(range(len(columns)), lost, label=row["dataset"], **look)
+        axes[0, 1].plot([0], [row["rho"]], linestyle="", **(look | {"alpha": 0.8}))
+    for place, column in enumerate(columns.values()):
+        _draw_interval(axes[0, 0], place, held_out[column] * 100)
+    _draw_interval(axes[0, 1], 0, held_out["rho"])
+    axes[0, 0].set_xticks(range(len(columns)), [_LABELS[name].replace(", ", ",\n") for name in columns])
+    axes[0, 0].set(xlabel="setting that is followed", ylabel="accuracy lost (points)")
+    axes[0, 1].axhline(0, color=theme.GREY, linewidth=0.8, linestyle=":")
+    axes[0, 1].set(
+        xlim=(-0.6, 0.6), ylim=(-1.05, 1.05), xlabel="score of the rule", ylabel="rank correlation with accuracy"
+    )
+    axes[0, 1].set_xticks([])
+    if len(held_out):
+        theme.legend_above(figure, axes.flat)
+    theme.note(figure, f"n = {len(held_out)} data sets, each left out once; black: mean and 95 % t interval over them")
+    return figure
+
+
+def _draw_interval(axis: Axes, place: int, values: pd.Series) -> None:
+    mean, low, high = mean_interval(values.to_numpy(dtype=float))
+    axis.plot([place + 0.15], [mean], color="black", marker="_", markersize=8)
+    axis.vlines([place + 0.15], low, high, color="black", linewidth=1.2)

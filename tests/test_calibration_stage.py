@@ -1,0 +1,139 @@
+"""The recommender's calibration on trained models: evidence and accuracy of the same settings, side by side."""
+
+import numpy as np
+import pytest
+
+from figure_checks import check_text
+from spatialmae.config import parse_config
+from spatialmae.data.dataset import ImageData
+from spatialmae.errors import UserError
+from spatialmae.figures import calibration as figures
+from spatialmae.layout import Layout
+from spatialmae.recommend.evidence import Grid, LagCovariance, theory_cells
+from spatialmae.recommend.rules import leave_one_out
+from spatialmae.stages import calibration, data, model_probe
+from spatialmae.tables import read_table
+from test_recommend_rules import calibration as made_up
+from trained_stages import train_stages
+
+MODEL = {
+    "encoder_dim": 16,
+    "encoder_depth": 1,
+    "encoder_heads": 2,
+    "decoder_dim": 16,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
+}
+SOURCES = {
+    "leaves": {"kind": "leaves", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
+    "fields": {"kind": "random_fields", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
+}
+
+
+def settings(results: str) -> dict:
+    train = {"epochs": 2, "batch_size": 50, "base_lr": 0.005, "warmup_epochs": 0.2}
+    training = {
+        f"{dataset}_{patch_size}": {
+            "dataset": dataset,
+            "seeds": 2,
+            "minutes": 1,
+            "model": MODEL | {"patch_size": patch_size},
+            "train": train,
+            "grid": {"mask_ratio": ratios},
+        }
+        for dataset in SOURCES
+        for patch_size, ratios in ((4, [0.5, 0.75]), (8, [0.25]))
+    }
+    dataset = {"groups": 2, "patch_sizes": [4], "n_components": [4], "analyses": []}
+    return {
+        "name": "small",
+        "results": results,
+        "seeds": {"first": 0, "count": 2},
+        "datasets": {name: dataset | {"source": source} for name, source in SOURCES.items()},
+        "linear": {"mask_ratios": [0.5]},
+        "checks": {"dataset": "leaves"},
+        "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [4], "n_samples": 50},
+        "training": training,
+        "evaluations": {
+            name: {"stages": [f"{name}_4", f"{name}_8"], "analyses": ["probe"], "mask_unit": 8} for name in SOURCES
+        },
+        "calibration": list(SOURCES),
+    }
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory) -> Layout:
+    config = parse_config(settings(str(tmp_path_factory.mktemp("results"))), "test")
+    for name in SOURCES:
+        data.run(config, name)
+    train_stages(config)
+    for name in SOURCES:
+        model_probe.run(config, name)
+    calibration.run(config)
+    return Layout.of(config)
+
+
+def test_each_setting_that_was_trained_has_its_evidence_and_accuracy(layout):
+    cells = read_table(layout.table("calibration", "cells"))
+    for name in SOURCES:
+        own = cells[cells["dataset"] == name]
+        assert list(zip(own["patch_size"], own["mask_ratio"], strict=True)) == [(4, 0.5), (4, 0.75), (8, 0.25)]
+        assert (own["n_seeds"] == 2).all() and own["n_visible"].tolist() == [8, 4, 3]
+        images = ImageData.load(layout.data(name))
+        covariance = LagCovariance.of(images.images[images.splits["train"]], 1).covariance()
+        expected = theory_cells(covariance, Grid(16, (4,), (0.5, 0.75)))
+        np.testing.assert_allclose(own["reach"][:2], expected["reach"])
+        probe = read_table(layout.table("linear_probe", name))
+        first = probe[(probe["patch_size"] == 4) & (probe["mask_ratio"] == 0.5)]
+        for column in ("accuracy", "validation_accuracy"):
+            assert own[column].iloc[0] == pytest.approx(first.groupby("seed")[column].mean().mean())
+        assert own["accuracy_std"].iloc[0] == pytest.approx(first.groupby("seed")["accuracy"].mean().std())
+
+
+def test_what_is_held_out_and_compared_follows_from_the_cells(layout):
+    cells, held_out, comparison = (
+        read_table(layout.table("calibration", name)) for name in ("cells", "held_out", "comparison")
+    )
+    again = leave_one_out(cells)
+    assert list(held_out.columns) == list(again.columns) and len(held_out) == len(again)
+    assert comparison["baseline"].tolist() == ["default", "fixed", "random"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"calibration": ["nothing"]}, "calibration: 'nothing' is not among evaluations"),
+        ({"calibration": ["leaves", "again"]}, "calibration: two evaluations are of one data set"),
+        ({"calibration": ["deep"]}, "calibration: models of deep differ in encoder_depth"),
+        ({"calibration": ["reconstructed"]}, "calibration: evaluations.reconstructed.analyses lacks probe"),
+    ],
+)
+def test_what_cannot_calibrate_is_refused_by_name(tmp_path, change, message):
+    values = settings(str(tmp_path))
+    deep = values["training"]["leaves_4"] | {"model": MODEL | {"patch_size": 4, "encoder_depth": 2}}
+    values["training"]["deep"] = deep
+    values["evaluations"]["again"] = values["evaluations"]["leaves"]
+    values["evaluations"]["deep"] = {"stages": ["leaves_4", "deep"], "analyses": ["probe"]}
+    values["evaluations"]["reconstructed"] = {"stages": ["leaves_4"], "analyses": ["reconstruction"]}
+    with pytest.raises(UserError, match=message):
+        parse_config(values | change, "test")
+
+
+def test_figures_show_every_data_set_and_baseline():
+    cells = made_up(5).assign(n_seeds=3)
+    held_out = leave_one_out(cells)
+    grids = check_text(lambda: figures.grids(cells, held_out))
+    assert [axis.get_title(loc="left") for axis in grids.axes if axis.axison] == [f"set{i} (16 px)" for i in range(5)]
+    regrets = check_text(lambda: figures.regrets(held_out))
+    first = regrets.axes[0].lines[0].get_ydata()
+    row = held_out.iloc[0]
+    np.testing.assert_allclose(
+        first, 100 * row[["regret", "regret_default", "regret_fixed", "regret_random"]].to_numpy(float)
+    )
+
+
+def test_figures_of_a_calibration_that_says_nothing_are_drawn_too():
+    cells = made_up(2).assign(n_seeds=2, accuracy=0.5, validation_accuracy=0.5)
+    held_out = leave_one_out(cells)
+    check_text(lambda: figures.grids(cells, held_out))
+    check_text(lambda: figures.regrets(held_out))
