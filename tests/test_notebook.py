@@ -53,7 +53,7 @@ def test_notebooks_are_committed_without_outputs_and_with_parameters(path: Path)
 
 def test_there_is_a_notebook_for_every_stage_with_figures() -> None:
     expected = {"statistics", "sweep", "features", "ising", "reach", "probes", "hierarchy", "training", "nonlinear"}
-    expected |= {"images", "claims"}
+    expected |= {"images", "calibration", "claims"}
     assert {path.stem for path in NOTEBOOKS} == expected
 
 

@@ -256,6 +256,12 @@ def calibrate(config: ConfigOption = DEFAULT) -> None:
     _run("calibration", config)
 
 
+@app.command()
+def publish(config: ConfigOption = DEFAULT) -> None:
+    """Copy a finished run into results/reference/ and its verdicts into the README, to be committed."""
+    _run("publish", config)
+
+
 @app.command("config-docs")
 def config_docs() -> None:
     """Print docs/configuration.md, generated from the configuration's model."""

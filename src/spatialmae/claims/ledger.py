@@ -171,6 +171,8 @@ class Ledger(Record):
 
     verdict_seeds_from: Annotated[int, Field(ge=0)]
     designs: dict[str, Text]
+    titles: dict[str, Text] = {}
+    """What each numbered claim, A5 say, is about; of all of them or none."""
     claims: list[Claim]
 
     @model_validator(mode="after")
@@ -180,6 +182,9 @@ class Ledger(Record):
         for claim in self.claims:
             if claim.design is not None and claim.design not in self.designs:
                 raise ValueError(f"design: {claim.design!r} of {claim.id} is not among the designs")
+        differing = {claim.parent for claim in self.claims} ^ self.titles.keys()
+        if self.titles and differing:
+            raise ValueError(f"titles: {min(differing)} has a title and no claim, or a claim and no title")
         return self
 
 

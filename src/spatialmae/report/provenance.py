@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def collect_provenance(config: Config) -> dict[str, Any]:
     runs = {stage: read_table(layout.table("runs", stage)) for stage in config.training}
     return {
         "spatialmae": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
         "commit": git_state(),
         "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
         "constraints_sha256": _sha256(Path("constraints.txt")),

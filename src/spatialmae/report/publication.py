@@ -1,0 +1,112 @@
+"""What is committed of a finished run, and the table of it that the README begins with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spatialmae.artifacts import write_text
+from spatialmae.claims.ledger import Ledger
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout
+from spatialmae.report.claims import VERDICTS, base_verdict
+from spatialmae.report.svg import compact
+from spatialmae.tables import read_table
+
+START, END = "<!-- verdicts: written by `spatialmae publish` -->", "<!-- end of verdicts -->"
+ORDER = ("cifar10", "paper", "quick")  # of configurations whose verdicts are shown, the fullest first
+
+
+def publish(layout: Layout, reference: Path) -> None:
+    """Copy a finished run into ``<reference>/<name>/``, in one step: verdicts, tables, figures, report, provenance.
+
+    Figures are SVG made small. Weights, images and logs stay where they are.
+
+    Raises:
+        UserError: something is missing, the run was made from uncommitted changes, or its results lie elsewhere than
+            the workflow puts them, so that the report would name a folder of this machine.
+    """
+    provenance = _read_json(layout.provenance)
+    for path in (layout.config, layout.claims, layout.report, layout.tables, layout.figures):
+        if not path.exists():
+            raise UserError(path, "not found", "finish the run first: snakemake")
+    if not provenance["commit"]["sha"] or provenance["commit"]["modified"]:
+        raise UserError(layout.provenance, "made from uncommitted changes", "commit them, and write the report again")
+    if layout.root.is_absolute():
+        mend = "run with results: results (training that was done elsewhere is taken up from there)"
+        raise UserError(layout.config, f"its results lie in {layout.root.parent}, which the report names", mend)
+    reference.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=reference, prefix=".") as folder:
+        made = Path(folder) / layout.root.name
+        shutil.copytree(layout.tables, made / "tables")
+        for file in (layout.config, layout.claims, layout.provenance, layout.report):
+            shutil.copy(file, made / file.name)
+        for figure in sorted(layout.figures.glob("*.svg")):
+            write_text(made / "figures" / figure.name, compact(figure.read_text(encoding="utf-8")))
+        target = reference / layout.root.name
+        if target.exists():
+            target.replace(Path(folder) / "before")
+        made.replace(target)
+
+
+def write_verdicts(readme: Path, ledger: Ledger, reference: Path) -> None:
+    """Put the table of the published runs between the README's marks.
+
+    Raises:
+        UserError: the README has no marks, or a published run is incomplete.
+    """
+    text = readme.read_text(encoding="utf-8")
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise UserError(readme, "lacks the marks between which verdicts stand", f"add the lines {START} and {END}")
+    before, rest = text.split(START)
+    write_text(readme, f"{before}{START}\n{verdict_table(ledger, reference)}\n{END}{rest.split(END)[1]}")
+
+
+def verdict_table(ledger: Ledger, reference: Path) -> str:
+    """Markdown: when and on what each published run was made, then its verdicts on each numbered claim."""
+    runs = {name: reference / name for name in ORDER if (reference / name / "tables").is_dir()}
+    if not runs:
+        return "No run is published yet."
+    claims = {name: read_table(folder / "claims.csv") for name, folder in runs.items()}
+    lines = [f"- {_about(name, folder, claims[name])}" for name, folder in runs.items()]
+    lines += ["", f"| claim | {' | '.join(runs)} |", "|---|" + "---|" * len(runs)]
+    for number, title in ledger.titles.items():
+        lines.append(f"| {number} {title} | {' | '.join(_verdicts(claims[name], number) for name in runs)} |")
+    return "\n".join(lines)
+
+
+def _about(name: str, folder: Path, claims: pd.DataFrame) -> str:
+    provenance = _read_json(folder / "provenance.json")
+    trained = {device for stage in provenance["training"].values() for device in stage["devices"]}
+    device = ", ".join(sorted(trained)) or f"{provenance['machine']['cpus']} CPUs"
+    tested = int((claims["verdict"].map(base_verdict) != "NOT_TESTED").sum())
+    page = f"{folder.parent.name}/{name}/report.html"
+    return (
+        f"**{name}**: {provenance['date']}, {device}, commit `{provenance['commit']['sha'][:7]}`; {tested} of "
+        f"{len(claims)} claims tested; [report](results/{page}), to be opened from a clone"
+    )
+
+
+def _verdicts(claims: pd.DataFrame, number: str) -> str:
+    own = claims.loc[claims["id"].map(lambda name: name.split(".")[0]) == number, "verdict"].map(base_verdict)
+    found = Counter(own)
+    tested = [f"{found[verdict]} {_word(verdict)}" for verdict in VERDICTS[:-1] if found[verdict]]
+    return ", ".join(tested) or "–"
+
+
+def _word(verdict: str) -> str:
+    return f"**{verdict.lower()}**" if verdict == "CONTRADICTED" else verdict.lower().replace("_", " ")
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(path, "not readable", "run the report's stage first") from None

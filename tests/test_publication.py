@@ -1,0 +1,134 @@
+"""Published runs: what is committed of them, what the README says of them, and that their verdicts follow from them."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spatialmae.claims.ledger import load_ledger
+from spatialmae.claims.verdicts import claims_table, judge
+from spatialmae.config import load_config
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout
+from spatialmae.report.publication import END, START, publish, verdict_table, write_verdicts
+from spatialmae.tables import read_table, write_table
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference"
+PUBLISHED = sorted(path.parent for path in REFERENCE.glob("*/tables"))
+LEDGER = load_ledger(ROOT / "claims.yaml")
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"><!-- a --><path d="M 0.000000 0 L 1 1"/></svg>'
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch) -> Layout:
+    """A finished run in ``results/``, made from a commit."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(Path("results/quick"), Path("results/downloads"))
+    write_table(layout.claims, pd.DataFrame({"id": ["A1.1", "A1.2", "B2.1"], "verdict": VERDICTS}))
+    write_table(layout.table("reach", "leaves"), pd.DataFrame({"seed": [1]}))
+    for path, text in ((layout.config, "name: quick\n"), (layout.report, "<html>"), (layout.figures / "a.svg", SVG)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (layout.figures / "a.png").write_bytes(b"")
+    (layout.runs / "one").mkdir(parents=True)
+    (layout.runs / "one" / "model.safetensors").write_bytes(b"weights")
+    layout.provenance.write_text(json.dumps(PROVENANCE))
+    return layout
+
+
+VERDICTS = ["REPLICATED", "CONTRADICTED", "NOT_TESTED(planned)"]
+PROVENANCE = {
+    "date": "2026-01-02",
+    "commit": {"sha": "0123456789", "modified": False},
+    "training": {"ratios": {"devices": ["cpu (some)"]}},
+    "machine": {"cpus": 2},
+}
+
+
+def test_verdicts_tables_figures_and_report_are_published_and_nothing_else(finished, tmp_path):
+    publish(finished, Path("reference"))
+    files = {path.relative_to("reference").as_posix() for path in Path("reference").rglob("*") if path.is_file()}
+    kept = {"claims.csv", "config.yaml", "provenance.json", "report.html", "figures/a.svg", "tables/reach/leaves.csv"}
+    assert files == {f"quick/{name}" for name in kept}
+    assert len(Path("reference/quick/figures/a.svg").read_text()) < len(SVG)
+
+
+def test_publishing_again_replaces_what_was_there(finished):
+    publish(finished, Path("reference"))
+    Path("reference/quick/old.csv").touch()
+    publish(finished, Path("reference"))
+    assert not Path("reference/quick/old.csv").exists() and Path("reference/quick/claims.csv").exists()
+    assert [path.name for path in Path("reference").iterdir()] == ["quick"]
+
+
+@pytest.mark.parametrize(
+    ("commit", "problem"),
+    [({"sha": "1", "modified": True}, "uncommitted"), ({"sha": None, "modified": None}, "uncommitted")],
+)
+def test_a_run_that_no_commit_made_is_refused(finished, commit, problem):
+    finished.provenance.write_text(json.dumps(PROVENANCE | {"commit": commit}))
+    with pytest.raises(UserError, match=problem):
+        publish(finished, Path("reference"))
+    assert not Path("reference").exists()
+
+
+def test_an_unfinished_run_and_results_elsewhere_are_refused(finished, tmp_path):
+    with pytest.raises(UserError, match="which the report names"):
+        publish(Layout(tmp_path / "results" / "quick", tmp_path), Path("reference"))
+    finished.report.unlink()
+    with pytest.raises(UserError, match="report.html: not found"):
+        publish(finished, Path("reference"))
+
+
+def test_the_readme_gets_a_row_for_each_numbered_claim(finished):
+    publish(finished, Path("results/reference"))
+    readme = Path("README.md")
+    readme.write_text(f"# Title\n{START}\nold\n{END}\nrest\n")
+    write_verdicts(readme, LEDGER, Path("results/reference"))
+    text = readme.read_text()
+    assert text.startswith(f"# Title\n{START}\n- **quick**: 2026-01-02, cpu (some), commit `0123456`; 2 of 3 claims")
+    assert "old" not in text and text.endswith(f"{END}\nrest\n")
+    assert f"| A1 {LEDGER.titles['A1']} | **1 contradicted**, 1 replicated |".replace("**1 ", "1 **") in text
+    assert f"| B2 {LEDGER.titles['B2']} | – |" in text
+    assert text.count("\n| ") == 1 + len(LEDGER.titles)
+    readme.write_text("no marks")
+    with pytest.raises(UserError, match="lacks the marks"):
+        write_verdicts(readme, LEDGER, Path("results/reference"))
+
+
+def test_the_readme_says_what_is_published():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.split(START)[1].split(END)[0].strip() == verdict_table(LEDGER, REFERENCE)
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+def test_published_verdicts_follow_from_the_published_tables_by_the_committed_rules(folder):
+    published = read_table(folder / "claims.csv").set_index("id")
+    judged = claims_table(judge(LEDGER, folder / "tables", folder.name)).set_index("id")
+    assert judged["verdict"].to_dict() == published["verdict"].to_dict()
+    for column in ("estimate", "ci_low", "ci_high", "p"):
+        pd.testing.assert_series_equal(judged[column], published[column], check_dtype=False, rtol=1e-6)
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+def test_published_runs_are_complete_and_name_no_machine(folder):
+    config = load_config(folder / "config.yaml")
+    assert config.name == folder.name and config.results == "results"
+    made = json.loads((folder / "provenance.json").read_text())
+    assert made["commit"]["modified"] is False and re.fullmatch("[0-9a-f]{40}", made["commit"]["sha"])
+    assert made["seeds"] and all(seeds[0] >= LEDGER.verdict_seeds_from for seeds in made["seeds"].values())
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert suffixes == {".csv", ".html", ".json", ".svg", ".yaml"}
+    for path in (folder / "report.html", folder / "provenance.json", folder / "config.yaml"):
+        text = re.sub(r"data:[^\"]*", "", path.read_text(encoding="utf-8"))
+        assert not re.search(r"(?<![\w./~-])/(home|root|tmp|Users)/", text), path
+
+
+def test_the_recommender_reads_the_published_calibration():
+    published = REFERENCE / "calibration" / "tables" / "calibration" / "cells.csv"
+    packaged = ROOT / "src" / "spatialmae" / "recommend" / "calibration.csv"
+    assert published.is_file() == packaged.is_file()
+    assert not packaged.is_file() or packaged.read_text() == published.read_text()
