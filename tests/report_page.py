@@ -129,7 +129,8 @@ RUNS = pd.DataFrame(
     }
 )  # fmt: skip
 PROVENANCE = {
-    "spatialmae": "0", "date": "2026-01-02", "commit": {"sha": "abc", "modified": True}, "configuration": {"name": "toy", "sha256": "c0"},
+    "spatialmae": "0", "date": "2026-01-02", "commit": {"sha": "abc", "modified": True},
+    "configuration": {"name": "toy", "sha256": "c0"},
     "constraints_sha256": "c1", "ledger_sha256": "c2", "machine": machine() | {"cpus": 2},
     "packages": package_versions(), "seeds": {"leaves": [200, 201]}, "threads": {"leaves": 1},
     "seconds": {"reach/leaves": 60.0, "reach/digits": 30.0, "claims": 0.0, "train/ratios": 90.0},

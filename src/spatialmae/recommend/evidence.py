@@ -12,14 +12,16 @@ crops, which MAE trains on, average over positions too.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.fft
 import scipy.linalg
 from jaxtyping import Float64, Int64, UInt8
 
@@ -27,6 +29,7 @@ from spatialmae.analysis.reach import Influence, ReachGeometry, rms_radius
 from spatialmae.analysis.second_order import ConditionalMean
 from spatialmae.analysis.statistics import correlation_length, correlation_profile
 from spatialmae.geometry import patch_labels, pixel_coordinates
+from spatialmae.linear.moments import Moments
 from spatialmae.linear.objective import Corruption
 from spatialmae.linear.sweep import Sweep
 from spatialmae.masks import fixed_count_masks, n_visible
@@ -97,16 +100,13 @@ def averaged_down(images: UInt8[np.ndarray, "n h w c"], factor: int) -> Float64[
 
 @dataclass(frozen=True)
 class LagCovariance:
-    """Covariance of two pixels of averaged-down images by the lag between them, in groups that can be left out.
+    """Covariance of two pixels of averaged-down images by the lag between them, with groups that can be left out.
 
     Attributes:
-        sums: for each group and channel, at lag (row + side − 1, column + side − 1), the sum over images and over
-            pixels that far apart of the product of their deviations from the mean image.
-        n_images: of each group.
+        groups: for each group of images, the moments of each channel.
     """
 
-    sums: Float64[np.ndarray, "groups channels lags lags"]
-    n_images: Int64[np.ndarray, " groups"]
+    groups: tuple[tuple[Moments, ...], ...]
 
     @classmethod
     def of(
@@ -117,27 +117,16 @@ class LagCovariance:
         Args:
             images: at least two, square.
             factor: the divisor.
-            group: 0 … of each image; None: there is one group.
+            group: 0 … of each image, each with one at least; None: there is one group.
         """
-        labels = np.zeros(len(images), dtype=np.int64) if group is None else group
-        batches = [np.arange(i, min(i + IMAGES_AT_ONCE, len(images))) for i in range(0, len(images), IMAGES_AT_ONCE)]
-        mean = sum(averaged_down(images[rows], factor).sum(axis=0) for rows in batches) / len(images)
-        side = images.shape[1] // factor
-        n_images = np.bincount(labels)
-        power = np.zeros((len(n_images), images.shape[-1], 2 * side, side + 1))
-        for rows in batches:
-            of_images = _padded_power(averaged_down(images[rows], factor) - mean)
-            for label in np.unique(labels[rows]):
-                power[label] += of_images[labels[rows] == label].sum(axis=0)
-        return cls(_lag_products(power), n_images)
+        members = [np.arange(len(images))] if group is None else [np.flatnonzero(group == g) for g in np.unique(group)]
+        channels = range(images.shape[-1])
+        return cls(tuple(tuple(_moments(images, rows, factor, c) for c in channels) for rows in members))
 
-    @property
-    def side(self) -> int:
-        """Of the averaged-down images, px."""
-        return (self.sums.shape[-1] + 1) // 2
+    def by_lag(self, without: int | None = None) -> Float64[np.ndarray, "lags lags"]:
+        """Covariance at each lag, (row + side − 1, column + side − 1): 1 at lag 0.
 
-    def covariance(self, without: int | None = None) -> Float64[np.ndarray, "d d"]:
-        """Covariance of the pixels of an image, averaged over channels, each in units of its variance.
+        Averaged over all pairs of pixels at that lag, and over channels, each in units of its variance.
 
         Args:
             without: a group to leave out.
@@ -145,37 +134,42 @@ class LagCovariance:
         Raises:
             ValueError: all images are the same.
         """
-        kept = np.arange(len(self.n_images)) != without
-        by_lag = self.sums[kept].sum(axis=0) / self.n_images[kept].sum() / self._pairs
-        variance = by_lag[:, self.side - 1, self.side - 1]
-        varies = variance > NO_VARIANCE
-        if not varies.any():
+        kept = [moments for label, moments in enumerate(self.groups) if label != without]
+        lag = self._lags
+        pairs = np.bincount(lag.ravel())
+        found: list[Float64[np.ndarray, " lags"]] = []
+        for channel in range(len(self.groups[0])):
+            covariance = reduce(operator.add, [moments[channel] for moments in kept]).covariance
+            variance = float(np.trace(covariance)) / len(covariance)
+            if variance > NO_VARIANCE:
+                found.append(np.bincount(lag.ravel(), weights=covariance.ravel()) / pairs / variance)
+        if not found:
             raise ValueError("images: they are all the same; give images that differ")
-        mean = (by_lag[varies] / variance[varies, None, None]).mean(axis=0)
-        row, column = pixel_coordinates((self.side, self.side)).astype(np.int64).T
-        matrix = mean[row[:, None] - row + self.side - 1, column[:, None] - column + self.side - 1]
-        values, vectors = scipy.linalg.eigh(matrix)
+        return np.mean(found, axis=0).reshape(2 * self.side - 1, -1)
+
+    def covariance(self, without: int | None = None) -> Float64[np.ndarray, "d d"]:
+        """Covariance of every two pixels that :meth:`by_lag` gives, whose eigenvalues are :data:`NOISE` at least."""
+        values, vectors = scipy.linalg.eigh(self.by_lag(without).ravel()[self._lags])
         return (vectors * values.clip(min=NOISE)) @ vectors.T
 
     @property
-    def _pairs(self) -> Float64[np.ndarray, "lags lags"]:
-        """Pairs of pixels of an image at each lag."""
-        along = self.side - np.abs(np.arange(1 - self.side, self.side)).astype(np.float64)
-        return np.outer(along, along)
+    def side(self) -> int:
+        """Of the averaged-down images, px."""
+        return math.isqrt(len(self.groups[0][0].mean))
+
+    @property
+    def _lags(self) -> Int64[np.ndarray, "d d"]:
+        """The lag of every two pixels as an index into the flattened lags."""
+        row, column = pixel_coordinates((self.side, self.side)).astype(np.int64).T
+        down, right = row[:, None] - row, column[:, None] - column
+        return (down + self.side - 1) * (2 * self.side - 1) + right + self.side - 1
 
 
-def _padded_power(deviations: Float64[np.ndarray, "n s s c"]) -> Float64[np.ndarray, "n c rows columns"]:
-    """Power spectrum of each image, with as much nothing around it that opposite borders do not meet."""
-    side = deviations.shape[1]
-    return np.abs(scipy.fft.rfft2(np.moveaxis(deviations, -1, 1), s=(2 * side, 2 * side))) ** 2
-
-
-def _lag_products(power: Float64[np.ndarray, "*groups rows columns"]) -> Float64[np.ndarray, "*groups lags lags"]:
-    """Sums of products of pixels by their lag, which is the Fourier transform of the power."""
-    padded = power.shape[-2]
-    products = scipy.fft.irfft2(power, s=(padded, padded))
-    lags = np.arange(1 - padded // 2, padded // 2)
-    return products[..., lags[:, None], lags]
+def _moments(images: UInt8[np.ndarray, "n h w c"], rows: Int64[np.ndarray, " k"], factor: int, channel: int) -> Moments:
+    batches = np.split(rows, range(IMAGES_AT_ONCE, len(rows), IMAGES_AT_ONCE))
+    return Moments.from_batches(
+        averaged_down(images[batch][..., [channel]], factor).reshape(len(batch), -1) for batch in batches
+    )
 
 
 @dataclass(frozen=True)
