@@ -48,7 +48,8 @@ def answer(folder: Path) -> None:
 
 def step(patch_size: int, mask_ratio: float) -> Callable[[], None]:
     """One forward and backward pass; the optimizer's own work is small beside them."""
-    config = MAEConfig(image_size=SIDE, patch_size=patch_size, mask_ratio=mask_ratio, encoder_dim=128, decoder_dim=96)
+    widths = {"encoder_dim": 128, "encoder_heads": 4, "decoder_dim": 96, "decoder_heads": 4}
+    config = MAEConfig(image_size=SIDE, patch_size=patch_size, mask_ratio=mask_ratio, **widths)
     model, images = MaskedAutoencoder(config), torch.randn(BATCH, 3, SIDE, SIDE)
 
     def work() -> None:
