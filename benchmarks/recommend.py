@@ -32,7 +32,7 @@ from spatialmae.recommend.advice import MASK_RATIOS, Calibration, advise
 from spatialmae.recommend.evidence import default_grid
 from spatialmae.recommend.images import read_images
 
-SIDE, BATCH = 64, 128
+SIDE, BATCH = 64, 8
 
 
 def make_folder(folder: Path, n: int) -> None:
