@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from scipy import stats
 
 from spatialmae.artifacts import write_tensors
 from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme, training
+from spatialmae.figures.svg import compact
 from spatialmae.tables import write_table
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -365,6 +368,24 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert svg == (tmp_path / "b.svg").read_bytes()
     assert b"<dc:date>" not in svg
     assert {path.name for path in tmp_path.iterdir()} == {"a.0.svg", "a.0.png", "b.svg", "b.png"}
+
+
+def test_a_compact_figure_is_smaller_and_has_the_same_marks_in_the_same_places(tmp_path: Path) -> None:
+    figure, axes = theme.panels(1, 2)
+    for axis in axes.flat:
+        axis.plot(range(12), np.sqrt(range(12)), "o-", label="a label")
+    figure.savefig(tmp_path / "plain.svg")
+    svg = (tmp_path / "plain.svg").read_text()
+    small = compact(svg)
+    assert len(small) < 0.75 * len(svg) and "metadata" not in small
+    before, after = (ElementTree.fromstring(text) for text in (svg, small))
+    marks = [[e for e in root.iter() if e.tag.endswith("use") and e.get("y")] for root in (before, after)]
+    assert len(marks[0]) == len(marks[1]) > 24
+    for one, other in zip(*marks, strict=True):
+        assert [float(other.get(a)) for a in "xy"] == pytest.approx([float(one.get(a)) for a in "xy"], abs=0.005)
+    ids = {element.get("id") for element in after.iter()} - {None}
+    references = re.findall(r'href="#(\w+)"|url\(#(\w+)\)', small)
+    assert ids >= {one or other for one, other in references}
 
 
 def test_exponential_fit_is_drawn_from_intercept_and_rate() -> None:

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,6 @@ from spatialmae.report.provenance import (
     trained_runs,
     training_seconds,
 )
-from spatialmae.report.svg import compact
 
 
 @pytest.fixture(scope="module")
@@ -192,21 +190,6 @@ def test_numbers(value, text):
 
 def test_deviation_rows_keep_bars():
     assert deviation_rows("| D1 | mean \\|J\\| | why | so |\n| x | y |\n") == [["D1", "mean |J|", "why", "so"]]
-
-
-def test_a_compact_figure_is_smaller_and_has_the_same_marks_in_the_same_places(figures):
-    svg = (figures / "claims.svg").read_text()
-    small = compact(svg)
-    assert len(small) < 0.75 * len(svg) and "metadata" not in small
-    before, after = (ElementTree.fromstring(text) for text in (svg, small))
-    marks = [[e for e in root.iter() if e.tag.endswith("use") and e.get("y")] for root in (before, after)]
-    assert len(marks[0]) == len(marks[1]) > 6
-    for one, other in zip(*marks, strict=True):
-        for axis in "xy":
-            assert float(other.get(axis)) == pytest.approx(float(one.get(axis)), abs=0.005)
-    ids = {element.get("id") for element in after.iter()} - {None}
-    references = re.findall(r'href="#(\w+)"|url\(#(\w+)\)', small)
-    assert ids >= {one or other for one, other in references}
 
 
 def test_provenance_is_of_this_machine_without_its_name(tmp_path):

@@ -19,6 +19,8 @@ for analysis, (module, _) in MODEL_ANALYSES.items():
         conda:
             ENVIRONMENT
         threads: 1
+        resources:
+            probing=int(analysis in ("probe", "corruptions", "shape_bias")),
         params:
             analysis=analysis,  # the shell command is formatted when all rules are known, the loop long over
             runs=runs_of_evaluation,

@@ -25,6 +25,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFo
 from scipy import stats
 
 from spatialmae.artifacts import atomic_path
+from spatialmae.figures.svg import compact
 
 COLUMN_WIDTH = 3.35
 """Width of one text column, in inches."""
@@ -269,7 +270,7 @@ def plain_ticks(axis: Any, values: Iterable[float]) -> None:
 
 
 def save(figure: Figure, path_stem: Path | str) -> Path:
-    """Write ``<path_stem>.svg`` and ``<path_stem>.png`` (200 dpi), each atomically.
+    """Write ``<path_stem>.svg``, made small, and ``<path_stem>.png`` (200 dpi), each atomically.
 
     The same figure gives the same bytes: identifiers in the SVG come from a fixed salt, neither file is dated,
     and text is drawn as paths so that it looks alike without the fonts.
@@ -284,4 +285,6 @@ def save(figure: Figure, path_stem: Path | str) -> Path:
             undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, dpi=200, metadata=undated)
+                if path.suffix == ".svg":
+                    temporary.write_text(compact(temporary.read_text(encoding="utf-8")), encoding="utf-8")
     return written[-1]

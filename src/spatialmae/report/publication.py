@@ -17,7 +17,6 @@ from spatialmae.claims.ledger import Ledger
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.report.claims import VERDICTS, base_verdict
-from spatialmae.report.svg import compact
 from spatialmae.tables import read_table
 
 START, END = "<!-- verdicts: written by `spatialmae publish` -->", "<!-- end of verdicts -->"
@@ -27,7 +26,7 @@ ORDER = ("cifar10", "paper", "quick")  # of configurations whose verdicts are sh
 def publish(layout: Layout, reference: Path) -> None:
     """Copy a finished run into ``<reference>/<name>/``, in one step: verdicts, tables, figures, report, provenance.
 
-    Figures are SVG made small. Weights, images and logs stay where they are.
+    Figures are those in SVG. Weights, images and logs stay where they are.
 
     Raises:
         UserError: something is missing, the run was made from uncommitted changes, or its results lie elsewhere than
@@ -48,8 +47,7 @@ def publish(layout: Layout, reference: Path) -> None:
         shutil.copytree(layout.tables, made / "tables")
         for file in (layout.config, layout.claims, layout.provenance, layout.report):
             shutil.copy(file, made / file.name)
-        for figure in sorted(layout.figures.glob("*.svg")):
-            write_text(made / "figures" / figure.name, compact(figure.read_text(encoding="utf-8")))
+        shutil.copytree(layout.figures, made / "figures", ignore=shutil.ignore_patterns("*.png"))
         target = reference / layout.root.name
         if target.exists():
             target.replace(Path(folder) / "before")
