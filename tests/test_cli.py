@@ -51,7 +51,7 @@ def test_a_stage_whose_input_is_missing_says_which_and_writes_nothing(tmp_path):
 
 def test_too_many_groups_and_a_folder_that_is_a_file_are_said_so(tmp_path):
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"results": str(tmp_path / "results")}
-    del values["training"], values["evaluations"]
+    del values["training"], values["evaluations"], values["calibration"]
     values["datasets"]["leaves"]["groups"] = 90
     values["datasets"]["leaves"]["source"] |= {"n_train": 50, "n_validation": 20, "n_test": 20}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
