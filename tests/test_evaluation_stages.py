@@ -48,7 +48,7 @@ SURROGATE = RATIOS | {"train": RATIOS["train"] | {"surrogate": "gaussian"}, "gri
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["training"] = {"ratios": RATIOS, "patches": PATCHES, "surrogate": SURROGATE}
     small = {"n_images": 3, "n_masks": 2, "mask_ratios": [0.5, 0.75]}

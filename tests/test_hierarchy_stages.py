@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["identifiability"] |= {"counterexamples": True, "n_train": 500, "steps": 10, "random_mask_steps": 10}
     return values

@@ -30,7 +30,7 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["datasets"]["leaves"]["source"] |= {"n_train": 400, "n_validation": 100, "n_test": 100}
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}

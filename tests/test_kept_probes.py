@@ -29,7 +29,7 @@ TARGETS = ("shape", "texture")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["datasets"]["leaves"]["source"] |= {"n_train": 300, "n_validation": 100, "n_test": 100}
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}

@@ -32,7 +32,7 @@ NORMALISATION = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Configuration and layout of a trained stage: two ratios, two seeds."""
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["datasets"]["leaves"]["source"] |= {"n_train": 40, "n_validation": 20, "n_test": 20}
     values["training"], values["evaluations"] = {"ratios": values["training"]["ratios"]}, {}
