@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+
+ROOT = Path(__file__).parent.parent
 
 
 def check_text(draw: Callable[[], Figure]) -> Figure:
@@ -49,3 +53,16 @@ def level(axes: Axes, label: str) -> float:
 def labels(axes: Axes) -> list[str]:
     """What the legend has of a panel."""
     return axes.get_legend_handles_labels()[1]
+
+
+def run_notebook_cells(name: str, folder: Path, evaluations: list[str]) -> None:
+    """Run the code of a notebook on evaluations, with tables, figures and artifacts in a folder."""
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    first, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    scope: dict[str, object] = {}
+    exec(first, scope)
+    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "evaluations", "name"}
+    scope |= {"tables": str(folder / "tables"), "figures": str(folder / "figures"), "artifacts": str(folder)}
+    scope |= {"evaluations": evaluations, "name": "test"}
+    for cell in cells:
+        exec(cell, scope)

@@ -234,3 +234,14 @@ def make_levels(seeds: int = SEEDS) -> pd.DataFrame:
     table = grid(tree=("binary", "quad"), patch_size=(1, 4), mask_ratio=RATIOS, seed=range(seeds))
     height = 1 + np.log2(table["patch_size"]) + 0.3 * table["mask_ratio"] * (1 - table["mask_ratio"])
     return table.assign(depth=10, mean_height=height * jitter(table, 0.001))
+
+
+def make_agreement_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What reach and level of trained models are measured by, SSIM turning back."""
+    return {
+        "model_reach": make_reach(runs),
+        "linear_probe": make_probe(runs, ("label",)),
+        "image_quality": make_quality(runs),
+        "attention": make_attention(runs),
+        "shape_bias": make_shape_bias(runs, ("leaves",)),
+    }

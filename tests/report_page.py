@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from model_tables import make_attention, make_probe, make_quality, make_reach, make_runs, make_shape_bias
+from model_tables import make_agreement_tables, make_runs
 from spatialmae.claims.ledger import Ledger
 from spatialmae.figures import theme
 from spatialmae.figures.catalogue import CATALOGUE, DrawnFigure
@@ -108,17 +108,6 @@ def make_tables() -> dict[str, pd.DataFrame]:
 def make_claims() -> list[ClaimRow]:
     """The claims as the page shows them."""
     return claim_rows(LEDGER, "toy", make_tables(), FIGURES, LAYOUT)
-
-
-def make_agreement_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What reach and level of trained models are measured by, SSIM turning back."""
-    return {
-        "model_reach": make_reach(runs),
-        "linear_probe": make_probe(runs, ("label",)),
-        "image_quality": make_quality(runs),
-        "attention": make_attention(runs),
-        "shape_bias": make_shape_bias(runs, ("leaves",)),
-    }
 
 
 RUNS = pd.DataFrame(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from figure_checks import check_text, labels, level, line
+from figure_checks import check_text, labels, level, line, run_notebook_cells
 from model_tables import (
     AUTOENCODER,
     CORRUPTIONS,
@@ -20,6 +19,7 @@ from model_tables import (
     MARGINS,
     OBJECTIVES,
     RATIOS,
+    make_agreement_tables,
     make_attention,
     make_corruptions,
     make_dense,
@@ -53,14 +53,7 @@ BOTH = ("boundary left out", "as many random pixels left out")
 
 def make_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """All that :func:`images.reach_and_level` can show."""
-    return {
-        "model_reach": make_reach(runs),
-        "linear_probe": make_probe(runs, ("label",)),
-        "image_quality": make_quality(runs),
-        "attention": make_attention(runs),
-        "shape_bias": make_shape_bias(runs, ("leaves",)),
-        "levels": make_levels(runs["seed"].nunique()),
-    }
+    return make_agreement_tables(runs) | {"levels": make_levels(runs["seed"].nunique())}
 
 
 def draw(runs: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
@@ -425,15 +418,7 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     for name, table in {"linear_probe": make_probe(margins), "model_reach": make_reach(margins)}.items():
         write_table(tmp_path / "tables" / name / "margins.csv", table)
-    notebook = json.loads((ROOT / "notebooks" / "images.ipynb").read_text(encoding="utf-8"))
-    first, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    scope: dict[str, object] = {}
-    exec(first, scope)
-    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "evaluations", "name"}
-    scope |= {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "figures"), "artifacts": str(tmp_path)}
-    scope |= {"evaluations": ["ratios", "margins", "missing"], "name": "test"}
-    for cell in cells:
-        exec(cell, scope)
+    run_notebook_cells("images", tmp_path, ["ratios", "margins", "missing"])
     kinds = {kind.name for kind in CATALOGUE if kind.notebook == "images"} - {"boundary_loss"}
     expected = {*(f"{kind}_ratios" for kind in kinds), "boundary_loss_margins"}
     written = {path.name for path in (tmp_path / "figures").iterdir()}

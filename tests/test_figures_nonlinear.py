@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 from scipy import stats
 
-from figure_checks import check_text, labels, level, line
+from figure_checks import check_text, labels, level, line, run_notebook_cells
 from model_tables import (
     CROSS,
     EPOCHS,
@@ -382,15 +381,7 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
         write_table(tmp_path / "tables" / name / "alone.csv", make_probe(make_runs((0.75,))))
     write_tensors(tmp_path / "evaluation" / "ratios.safetensors", make_pictures(), ABOUT)
     write_configuration(tmp_path, {"smoke": {"dataset": "surrogate", "fidelity": "scaled"}})
-    notebook = json.loads((ROOT / "notebooks" / "nonlinear.ipynb").read_text(encoding="utf-8"))
-    first, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    scope: dict[str, object] = {}
-    exec(first, scope)
-    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "evaluations", "name"}
-    scope |= {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "figures"), "artifacts": str(tmp_path)}
-    scope |= {"evaluations": ["ratios", "surrogate", "alone", "missing"], "name": "test"}
-    for cell in cells:
-        exec(cell, scope)
+    run_notebook_cells("nonlinear", tmp_path, ["ratios", "surrogate", "alone", "missing"])
     kinds = [kind.name for kind in CATALOGUE if kind.notebook == "nonlinear"]
     expected = {*(f"{kind}_ratios" for kind in kinds), "beyond_second_order_surrogate", "model_probe_alone"}
     written = {path.name for path in (tmp_path / "figures").iterdir()}

@@ -1,6 +1,5 @@
 """Stage fine_tuning: a row for each start and number of blocks, each made once, kept, and made again if it must be."""
 
-import ast
 import json
 import math
 import shutil
@@ -23,7 +22,7 @@ from spatialmae.stages.fine_tuning import Start
 from spatialmae.tables import read_table
 from spatialmae.train import code
 from spatialmae.train.runs import load_run, sha256_of
-from trained_stages import train_stages
+from trained_stages import imported_modules, train_stages
 
 ROOT = Path(__file__).parent.parent
 SHALLOW = {
@@ -233,14 +232,7 @@ def test_other_code_or_labels_make_all_rows_anew(config, calls, monkeypatch, wha
 
 def test_the_digest_covers_all_that_fine_tuning_computes_with():
     not_numeric = {"artifacts.py", "errors.py", "setting.py", "shapes.py", "train/hardware.py", "train/runs.py"}
-    root = Path(fine_tuning.__file__).parent.parent
-    imported = {
-        node.module.removeprefix("spatialmae.").replace(".", "/") + ".py"
-        for name in fine_tuning.NUMERIC
-        for node in ast.walk(ast.parse((root / name).read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("spatialmae.")
-    }
-    assert imported - not_numeric <= {*fine_tuning.NUMERIC, *code.NUMERIC}
+    assert imported_modules(fine_tuning.NUMERIC) - not_numeric <= {*fine_tuning.NUMERIC, *code.NUMERIC}
 
 
 def test_rows_that_diverged_are_kept_as_missing_numbers(values, calls):

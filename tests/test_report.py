@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_tables import RATIOS, make_runs
+from model_tables import RATIOS, make_agreement_tables, make_runs
 from report_page import (
     FIGURES,
     LAYOUT,
@@ -15,7 +15,6 @@ from report_page import (
     PROVENANCE,
     RUNS,
     draw_figures,
-    make_agreement_tables,
     make_claims,
     make_page,
     make_tables,

@@ -504,14 +504,13 @@ class Config(_Strict):
         return self
 
     def _check_calibration(self) -> None:
-        varied = {"patch_size", "mask_ratio", "realised_mask_ratio", "mask_unit", "name", "seed"}
+        varied = {"patch_size", "mask_ratio", "realised_mask_ratio", "mask_unit"}
         for name in self.calibration:
             if name not in self.evaluations:
                 raise ValueError(f"calibration: {name!r} is not among evaluations; name one of them")
             if "probe" not in self.evaluations[name].analyses:
                 raise ValueError(f"calibration: evaluations.{name}.analyses lacks probe; add it there")
-            settings = [run.settings() for run in self.evaluation_runs(name)]
-            others = {key for key in settings[0] if len({row[key] for row in settings}) > 1} - varied
+            others = self.varying_settings(name) - varied
             if others:
                 problem = f"models of {name} differ in {', '.join(sorted(others))}"
                 raise ValueError(f"calibration: {problem}; let them differ in patch size and masking ratio alone")
@@ -591,6 +590,12 @@ class Config(_Strict):
         """The runs of an evaluation, each once, though stages may share some."""
         runs = [run for stage in self.evaluations[name].stages for run in self.training_runs(stage)]
         return list(dict.fromkeys(runs))
+
+    def varying_settings(self, evaluation: str) -> set[str]:
+        """Settings other than the seed in which the models of an evaluation differ."""
+        settings = [run.settings() for run in self.evaluation_runs(evaluation)]
+        names = settings[0].keys() - {"name", "seed"}
+        return {name for name in names if len({row[name] for row in settings}) > 1}
 
     def training_runs(self, stage: str) -> list[RunSpec]:
         """The runs of a training stage: its grid, and of each cell the seeds."""

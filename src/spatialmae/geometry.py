@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 
 ImageShape = tuple[int, int] | tuple[int, int, int]
 
@@ -41,6 +41,13 @@ def patch_members(labels: Int64[np.ndarray, " d"]) -> list[Int64[np.ndarray, " _
     """The features of each patch, in patch order."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def block_means(images: Real[np.ndarray, "n h w c"], factor: int) -> Float64[np.ndarray, "n h2 w2 c"]:
+    """Images averaged down over blocks of ``factor`` px, a divisor of their sides."""
+    n, height, width, channels = images.shape
+    blocks = images.reshape(n, height // factor, factor, width // factor, factor, channels)
+    return blocks.mean(axis=(2, 4), dtype=np.float64)
 
 
 def pixel_coordinates(image_shape: ImageShape) -> Float64[np.ndarray, "pixels 2"]:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-CONFIDENCE = 0.95
-"""Level of the two-sided t intervals, that of all figures."""
+from spatialmae.analysis.interval import t_interval
 
 
 @dataclass(frozen=True)
 class Change:
-    """Mean over seeds of a paired difference, with its two-sided t interval; NaN where there is none."""
+    """Mean over seeds of a paired difference, with its two-sided 95 % t interval; NaN where there is none."""
 
     mean: float
     low: float
@@ -82,10 +80,4 @@ def paired_change(rows: pd.DataFrame, along: str, value: str, low: float, high: 
         raise ValueError(f"several rows of one seed share a {along}: select or average them before comparing {value}")
     at_low, at_high = (rows[rows[along] == place].set_index("seed")[value] for place in (low, high))
     difference = (at_high - at_low).dropna().to_numpy(np.float64)
-    if not len(difference):
-        return Change(np.nan, np.nan, np.nan)
-    mean = float(difference.mean())
-    if len(difference) == 1:
-        return Change(mean, np.nan, np.nan)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(difference) - 1) * stats.sem(difference))
-    return Change(mean, mean - half, mean + half)
+    return Change(*t_interval(difference))

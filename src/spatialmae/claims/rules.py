@@ -16,6 +16,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
+from spatialmae.analysis.interval import is_constant, t_interval
 from spatialmae.analysis.rank_correlation import rank_correlation
 
 MINIMUM_UNITS = 5
@@ -156,23 +157,6 @@ def complete_seeds(values: Float64[np.ndarray, "seeds arms"]) -> tuple[Float64[n
     """The seeds whose values are finite in every arm, and how many are not."""
     finite = np.isfinite(values).all(axis=1)
     return values[finite], int((~finite).sum())
-
-
-def is_constant(differences: Float64[np.ndarray, " seeds"]) -> bool:
-    """Whether all seeds agree up to rounding, so that a t statistic has no meaning."""
-    return bool(np.ptp(differences) <= 1e-12 * np.abs(differences).max())
-
-
-def t_interval(differences: Float64[np.ndarray, " seeds"], alpha: float) -> tuple[float, float, float]:
-    """Mean and two-sided (1 − alpha) t interval; a point where the variance is zero, NaN ends for one seed."""
-    n = len(differences)
-    if n == 0:
-        return np.nan, np.nan, np.nan
-    mean = float(differences.mean())
-    if n == 1:
-        return mean, np.nan, np.nan
-    half = 0.0 if is_constant(differences) else float(stats.t.ppf(1 - alpha / 2, n - 1) * stats.sem(differences))
-    return mean, mean - half, mean + half
 
 
 def one_sided_p(differences: Float64[np.ndarray, " seeds"]) -> float:

@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from spatialmae.data.dataset import ImageData, stratified_splits
 from spatialmae.data.download import Archive, Published, fetch_archive
 from spatialmae.errors import UserError
+from spatialmae.geometry import block_means
 
 PUBLISHED = Published(
     name="cifar-10-binary.tar.gz",
@@ -86,9 +87,7 @@ def _downscaled(images: UInt8[np.ndarray, "n h w c"], factor: int) -> UInt8[np.n
     """Mean over blocks of ``factor``, rounded once."""
     if factor == 1:
         return images
-    n, side, _, channels = images.shape
-    blocks = images.reshape(n, side // factor, factor, side // factor, factor, channels)
-    return (blocks.mean(axis=(2, 4)) + 0.5).astype(np.uint8)
+    return (block_means(images, factor) + 0.5).astype(np.uint8)
 
 
 def _draw(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from spatialmae.figures import theme
-from spatialmae.recommend.rules import BASELINES, LEAST_RANGE, default_position, mean_interval
+from spatialmae.figures.setting_grid import draw_grid, frame
+from spatialmae.recommend.rules import BASELINES, LEAST_RANGE, default_position, mean_interval, setting_of
 
 _COLUMNS = 3
 _LABELS = {"rule": "rule", "default": "MAE's own", "fixed": "fixed, best on others", "random": "random"}
@@ -45,21 +44,12 @@ def grids(cells: pd.DataFrame, held_out: pd.DataFrame) -> Figure:
 
 
 def _draw_grid(axis: Axes, own: pd.DataFrame, pick: pd.DataFrame) -> None:
-    table = own.pivot_table(index="patch_size", columns="mask_ratio", values="accuracy") * 100
-    sns.heatmap(table, ax=axis, annot=True, fmt=".0f", cmap="cividis", cbar=False, annot_kws={"size": 7})
-    axis.tick_params(axis="y", rotation=0)
+    table = draw_grid(axis, own.assign(accuracy=100 * own["accuracy"]), "accuracy", ".0f")
     color = "black" if len(pick) else theme.GREY
     axis.set_title(f"{own['dataset'].iloc[0]} ({own['image_size'].iloc[0]} px)", loc="left", color=color)
-    default = own.iloc[default_position(own)]
-    _frame(axis, table, default, "--")
+    frame(axis, table, setting_of(own.iloc[default_position(own)]), linestyle="--")
     for _, row in pick.iterrows():
-        _frame(axis, table, row, "-")
-
-
-def _frame(axis: Axes, table: pd.DataFrame, setting: pd.Series, linestyle: str) -> None:
-    corner = table.columns.get_loc(setting["mask_ratio"]), table.index.get_loc(setting["patch_size"])
-    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=theme.PALETTE[3], linewidth=1.6, linestyle=linestyle)
-    axis.add_patch(frame).set_clip_on(False)
+        frame(axis, table, setting_of(row))
 
 
 def regrets(held_out: pd.DataFrame) -> Figure:

@@ -498,7 +498,7 @@ def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigu
         if notebook in (None, kind.notebook):
             datasets: list[str] = [] if kind.table is None else datasets_with(config, kind.table)
             if kind.compares:
-                datasets = [name for name in datasets if _models_differ(config, name)]
+                datasets = [name for name in datasets if config.varying_settings(name)]
             if kind.along:
                 datasets = [name for name in datasets if _have_models_along(config, name, kind.along)]
             if kind.beside:
@@ -508,12 +508,6 @@ def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigu
             elif datasets or kind.table is None:
                 figures.append(DrawnFigure(kind, None))
     return figures
-
-
-def _models_differ(config: Config, evaluation: str) -> bool:
-    """Whether the models of an evaluation differ in a setting other than the seed."""
-    settings = [run.settings() for run in config.evaluation_runs(evaluation)]
-    return any(len({row[name] for row in settings}) > 1 for name in settings[0].keys() - {"name", "seed"})
 
 
 _FOLLOWING = ("name", "seed", "realised_mask_ratio")  # from other settings, or no setting of the model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from spatialmae.train.schedule import learning_rate
 BETAS = 0.9, 0.999  # AdamW's, as facebookresearch/mae fine-tunes
 
 
-class HeadTraining:
+class HeadTraining(ABC):
     """The training at one learning rate; what a step is, and the score, is the subclasses'.
 
     Args:
@@ -76,9 +77,9 @@ class HeadTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["scale"]
 
+    @abstractmethod
     def _step(self, ids: Int64[Tensor, " N"]) -> float:
         """One step of AdamW on some of the training images; the loss before it."""
-        raise NotImplementedError
 
 
 T = TypeVar("T", bound=HeadTraining)

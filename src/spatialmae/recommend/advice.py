@@ -22,6 +22,7 @@ from spatialmae.recommend.rules import (
     informative_sets,
     leave_one_out,
     mean_interval,
+    setting_of,
     tune,
 )
 from spatialmae.tables import read_table
@@ -115,8 +116,12 @@ class Advice:
     @property
     def setting(self) -> tuple[int, float]:
         """Its patch size in px and masking ratio."""
-        row = self.cells.iloc[self.position]
-        return int(row["patch_size"]), float(row["mask_ratio"])
+        return setting_of(self.cells.iloc[self.position])
+
+    @property
+    def default_setting(self) -> tuple[int, float]:
+        """That of MAE's own setting, scaled to these images."""
+        return setting_of(self.cells.iloc[default_position(self.cells)])
 
     @property
     def patch_sizes(self) -> list[int]:
@@ -219,5 +224,4 @@ def _jackknife_error(left_out: Sequence[float]) -> float:
 
 
 def _picks(cells: pd.DataFrame, rules: Sequence[TunedRule]) -> list[tuple[int, float]]:
-    rows = [cells.iloc[rule.pick(cells)] for rule in rules]
-    return [(int(row["patch_size"]), float(row["mask_ratio"])) for row in rows]
+    return [setting_of(cells.iloc[rule.pick(cells)]) for rule in rules]

@@ -5,9 +5,9 @@ patches hide all channels of a pixel. Above 32 px a side they are averaged down 
 given in px of the images as they came. That keeps the shares of patches in an image, and loses detail below the factor.
 
 The covariance of two pixels is taken to depend on the lag between them alone. A covariance of every pair has more
-numbers than most folders have images: its noise lengthens the reach of the closed form's maps several times over, and
-still to twice with 12,000 images of 1,024 pixels, where that of lags is within a tenth from 1,000 on. Random
-crops, which MAE trains on, average over positions too.
+numbers than most folders have images, and its noise lengthens the reach of the closed form's maps: CIFAR-10 in grey,
+patches of 2 px, ratio .75, full rank: 10.5, 7.4, 4.6 and 3.3 px from 1,000, 3,000, 12,000 and 45,000 images, where that
+of lags gives 3.0 to 3.1 from each. Random crops, which MAE trains on, average over positions too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from jaxtyping import Float64, Int64, UInt8
 from spatialmae.analysis.reach import Influence, ReachGeometry, rms_radius
 from spatialmae.analysis.second_order import ConditionalMean
 from spatialmae.analysis.statistics import correlation_length, correlation_profile
-from spatialmae.geometry import patch_labels, pixel_coordinates
+from spatialmae.geometry import block_means, patch_labels, pixel_coordinates
 from spatialmae.linear.moments import Moments
 from spatialmae.linear.objective import Corruption
 from spatialmae.linear.sweep import Sweep
@@ -93,9 +93,7 @@ def averaging_factor(image_size: int) -> int:
 
 def averaged_down(images: UInt8[np.ndarray, "n h w c"], factor: int) -> Float64[np.ndarray, "n h2 w2 c"]:
     """Means over blocks of ``factor`` px, in [0, 1]."""
-    n, height, width, channels = images.shape
-    blocks = images.reshape(n, height // factor, factor, width // factor, factor, channels)
-    return blocks.mean(axis=(2, 4), dtype=np.float64) / 255
+    return block_means(images, factor) / 255
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class LagCovariance:
         """Of the averaged-down images, px."""
         return math.isqrt(len(self.groups[0][0].mean))
 
-    @property
+    @cached_property
     def _lags(self) -> Int64[np.ndarray, "d d"]:
         """The lag of every two pixels as an index into the flattened lags."""
         row, column = pixel_coordinates((self.side, self.side)).astype(np.int64).T

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 from io import BytesIO
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
 from spatialmae.recommend.advice import Advice
 from spatialmae.recommend.answer import Answer
 from spatialmae.recommend.images import FolderImages
+from spatialmae.report.templates import page_environment
 
 CAPTIONS = {
     "examples": "Some of your images, and what a model sees of them at this setting (hidden patches grey).",
@@ -31,13 +31,7 @@ def render(advice: Advice, images: FolderImages, figures: Mapping[str, Figure]) 
         images: that it is about.
         figures: of :func:`~spatialmae.recommend.pictures.draw`.
     """
-    environment = Environment(
-        loader=PackageLoader("spatialmae.recommend", "."),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("spatialmae.recommend")
     calibration = advice.calibration
     return environment.get_template("recommend.html.j2").render(
         css=files("spatialmae.report").joinpath("report.css").read_text(encoding="utf-8"),

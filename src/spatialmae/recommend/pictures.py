@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from jaxtyping import Shaped, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from spatialmae.figures import theme
+from spatialmae.figures.setting_grid import draw_grid, frame
 from spatialmae.geometry import patch_labels
 from spatialmae.masks import fixed_count_masks
 from spatialmae.recommend.advice import Advice
@@ -80,17 +76,9 @@ def setting_map(advice: Advice) -> Figure:
     """Reach and unexplained share of every setting; framed: the setting to follow, and others that were picked."""
     figure, axes = theme.panels(1, len(MAPS), height=0.28 * len(advice.grid.patch_sizes) + 1.1, sharey=True)
     for axis, (value, (title, digits)) in zip(axes[0], MAPS.items(), strict=True):
-        grid = advice.cells.pivot_table(index="patch_size", columns="mask_ratio", values=value)
-        sns.heatmap(grid, ax=axis, annot=True, fmt=digits, cmap="cividis", cbar=False, annot_kws={"size": 7})
+        table = draw_grid(axis, advice.cells, value, digits)
         axis.set(xlabel="masking ratio", ylabel="", title=title)
-        axis.tick_params(axis="y", rotation=0)
-        _frame(axis, grid, [*advice.picks, advice.setting], advice.setting)
+        for setting in dict.fromkeys([*advice.picks, advice.setting]):
+            frame(axis, table, setting, linewidth=2.0 if setting == advice.setting else 0.9)
     axes[0, 0].set_ylabel("patch size (px)")
     return figure
-
-
-def _frame(axis: Axes, grid: pd.DataFrame, settings: Sequence[tuple[int, float]], followed: tuple[int, float]) -> None:
-    for patch_size, mask_ratio in dict.fromkeys(settings):
-        corner = grid.columns.get_loc(mask_ratio), grid.index.get_loc(patch_size)
-        width = 2.0 if (patch_size, mask_ratio) == followed else 0.9
-        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=theme.PALETTE[3], linewidth=width, clip_on=False))

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
-from scipy.stats import spearmanr, t
+from scipy.stats import spearmanr
+
+from spatialmae.analysis.interval import t_interval
 
 Score = Callable[[pd.DataFrame, float], Float64[np.ndarray, " settings"]]
 
 LEAST_RANGE = 0.03  # of accuracy over a grid: less says nothing about settings
 DEFAULT_MASK_RATIO, DEFAULT_PATCHES = 0.75, 14  # MAE's: patches of 16 px in images of 224
-CONFIDENCE = 0.95
 LEAST_SETS = 3  # data sets that a verdict needs
 BASELINES = ("default", "fixed", "random")
 HELD_OUT_COLUMNS = [
@@ -102,6 +103,11 @@ def default_position(cells: pd.DataFrame) -> int:
     distance = np.abs(np.log2(cells["patch_size"] * DEFAULT_PATCHES / cells["image_size"]))
     distance = distance + 1e-3 * np.abs(cells["mask_ratio"] - DEFAULT_MASK_RATIO)  # the patch decides, then the ratio
     return int(np.argmin(distance))
+
+
+def setting_of(row: pd.Series) -> tuple[int, float]:
+    """Patch size in px and masking ratio of a row."""
+    return int(row["patch_size"]), float(row["mask_ratio"])
 
 
 def informative_sets(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -192,8 +198,7 @@ def _held_out(name: str, own: pd.DataFrame, others: Sequence[pd.DataFrame]) -> d
         "dataset": name,
         "rule": tuned.rule.name,
         "value": tuned.value,
-        "patch_size": int(own["patch_size"].iloc[pick]),
-        "mask_ratio": float(own["mask_ratio"].iloc[pick]),
+        **dict(zip(("patch_size", "mask_ratio"), setting_of(own.iloc[pick]), strict=True)),
         "range": float(np.ptp(accuracy)),
         "rho": rank_agreement(tuned.score(own), accuracy),
         "regret": regret(accuracy, pick),
@@ -240,9 +245,5 @@ def compare(held_out: pd.DataFrame, baseline: str) -> Comparison:
 
 def mean_interval(values: Float64[np.ndarray, " sets"]) -> tuple[float, float, float]:
     """Mean over data sets and the ends of its two-sided 95 % t interval; NaN for these below three data sets."""
-    n = len(values)
-    mean = float(values.mean()) if n else float("nan")
-    if n < LEAST_SETS:
-        return mean, float("nan"), float("nan")
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(values.std(ddof=1)) / n**0.5
-    return mean, mean - half, mean + half
+    mean, low, high = t_interval(values)
+    return (mean, low, high) if len(values) >= LEAST_SETS else (mean, float("nan"), float("nan"))

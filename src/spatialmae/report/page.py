@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.colors import to_hex
 
 from spatialmae.claims.ledger import Ledger
@@ -22,6 +21,7 @@ from spatialmae.report import svg
 from spatialmae.report.agreement import Agreement
 from spatialmae.report.claims import VERDICTS, ClaimRow, claims_by_figure, counts, number
 from spatialmae.report.costs import stage_costs
+from spatialmae.report.templates import page_environment
 
 TITLES = {
     "CONTRADICTED": "the opposite was found",
@@ -109,13 +109,7 @@ def render(
         provenance: what :func:`spatialmae.report.provenance.collect_provenance` gives.
         deviations: docs/deviations.md.
     """
-    environment = Environment(
-        loader=PackageLoader("spatialmae.report", "."),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("spatialmae.report")
     environment.filters["number"] = number
     folder = Path(__file__).parent
     return environment.get_template("report.html.j2").render(
