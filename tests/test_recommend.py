@@ -203,6 +203,17 @@ def test_large_images_are_trained_on_averaged_down_with_their_patches(tmp_path):
     assert config["evaluations"]["models"]["analyses"] == ["jacobian"]  # no classes
 
 
+@pytest.mark.parametrize(
+    ("side", "patch_sizes", "mask_units"), [(28, (2, 7), {"models": 14}), (20, (4, 5), {"followed": 5, "default": 4})]
+)
+def test_patches_that_do_not_nest_share_masks_of_a_common_unit_or_none(side, patch_sizes, mask_units, useful, tmp_path):
+    found = read_images(save(tmp_path / "images", fields(N, side)))
+    advice = advise(found, Grid(side, patch_sizes, (0.25,)), useful)
+    assert advice.setting[0] == patch_sizes[1]  # the other is MAE's own
+    evaluations = pipeline_config(advice, found)["evaluations"]
+    assert {name: evaluation["mask_unit"] for name, evaluation in evaluations.items()} == mask_units
+
+
 def invoke(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["recommend", *map(str, arguments)])
     if isinstance(result.exception, UserError):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from spatialmae.config import parse_config
-from spatialmae.masks import n_visible
 from spatialmae.recommend.advice import Advice
 from spatialmae.recommend.evidence import averaging_factor
 from spatialmae.recommend.images import FolderImages
-from spatialmae.recommend.rules import default_position
 
 IMAGES_SEEN = 200_000  # by each model: minutes on a CPU at 32 px
 MAX_EPOCHS = 100
@@ -31,14 +30,14 @@ def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", images.path.resolve().name).strip("-_") or "images"
     factor = averaging_factor(images.image_size)
     side = images.image_size // factor
-    settings = {"followed": advice.setting, "default": _default(advice)}
+    settings = {"followed": advice.setting, "default": advice.default_setting}
     if settings["default"] == settings["followed"]:
         del settings["default"]
-    patch_sizes = sorted({size // factor for size, _ in settings.values()})
+    patch_sizes = {stage: size // factor for stage, (size, _) in settings.items()}
     values = {
         "name": name,
         "datasets": {
-            name: _dataset(images, side, patch_sizes),
+            name: _dataset(images, side, sorted(set(patch_sizes.values()))),
             "digits": {
                 "source": {"kind": "digits"},
                 "groups": 5,
@@ -51,18 +50,12 @@ def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
         "checks": {"dataset": "digits"},
         "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [16], "n_samples": 500},
         "training": {
-            stage: _training(name, images, patch_size // factor, mask_ratio)
-            for stage, (patch_size, mask_ratio) in settings.items()
+            stage: _training(name, images, patch_size, settings[stage][1]) for stage, patch_size in patch_sizes.items()
         },
-        "evaluations": {"models": _evaluation(images, list(settings), side, patch_sizes)},
+        "evaluations": _evaluations(images, side, patch_sizes),
     }
     parse_config(values, "the configuration written for these images")
     return values
-
-
-def _default(advice: Advice) -> tuple[int, float]:
-    row = advice.cells.iloc[default_position(advice.cells)]
-    return int(row["patch_size"]), float(row["mask_ratio"])
 
 
 def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[str, Any]:
@@ -114,21 +107,20 @@ def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: f
     }
 
 
-def _evaluation(images: FolderImages, stages: list[str], side: int, patch_sizes: list[int]) -> dict[str, Any]:
-    unit = max(patch_sizes)
-    possible = [ratio for ratio in (0.25, 0.5, 0.75) if _leaves_some((side // unit) ** 2, ratio)]
+def _evaluations(images: FolderImages, side: int, patch_sizes: dict[str, int]) -> dict[str, Any]:
+    """One for all stages, on masks of a unit that is whole patches of each; apart where that is the whole image."""
+    unit = math.lcm(*patch_sizes.values())
+    if 2 * unit <= side:
+        return {"models": _evaluation(images, list(patch_sizes), unit)}
+    return {stage: _evaluation(images, [stage], patch_size) for stage, patch_size in patch_sizes.items()}
+
+
+def _evaluation(images: FolderImages, stages: list[str], mask_unit: int) -> dict[str, Any]:
     return {
         "stages": stages,
         "analyses": ["jacobian", *(["probe"] if _has_classes(images) else [])],
-        "mask_ratios": possible,
-        "mask_ratio": possible[-1],
-        "mask_unit": unit,
+        "mask_ratios": [0.25, 0.5, 0.75],  # an image has two units a side or more
+        "mask_ratio": 0.75,
+        "mask_unit": mask_unit,
         "n_images": 4,
     }
-
-
-def _leaves_some(n_units: int, mask_ratio: float) -> bool:
-    try:
-        return n_visible(n_units, mask_ratio) > 0
-    except ValueError:
-        return False
