@@ -201,6 +201,24 @@ def evaluation_settings(analysis):
     return of
 
 
+def takes_up_probes(analysis, evaluation):
+    """Whether an analysis reads the linear probes that `probe` has fitted, rather than fit them."""
+    return analysis in ("corruptions", "shape_bias") and "probe" in CONFIG.evaluations[evaluation].analyses
+
+
+def probes_taken_up(analysis):
+    """What such an analysis waits for."""
+    return lambda wildcards: (
+        made_by("probe", wildcards.evaluation) if takes_up_probes(analysis, wildcards.evaluation) else []
+    )
+
+
+def fits_probes(analysis):
+    """1 if an analysis fits linear probes, which one job at a time does, for the next one to take up those in common."""
+    among = analysis in ("probe", "corruptions", "shape_bias")
+    return lambda wildcards: int(among and not takes_up_probes(analysis, wildcards.evaluation))
+
+
 def data_code(wildcards):
     """Code of a data set: its own source's, and no other's."""
     kind = CONFIG.datasets[wildcards.dataset].source.kind

@@ -9,6 +9,7 @@ for analysis, (module, _) in MODEL_ANALYSES.items():
             config=ancient(str(L.config)),
             data=data_of_evaluation,
             manifests=manifests_of,
+            probes=ancient(probes_taken_up(analysis)),
             code=code(f"spatialmae.stages.{module}"),
         output:
             made_by(analysis, "{evaluation}"),
@@ -16,11 +17,12 @@ for analysis, (module, _) in MODEL_ANALYSES.items():
             f"{LOGS}/{analysis}/{{evaluation}}.log",
         benchmark:
             f"{BENCHMARKS}/{analysis}/{{evaluation}}.tsv"
+        priority: int(analysis == "probe")  # these wait for each other, and others for them
         conda:
             ENVIRONMENT
         threads: 1
         resources:
-            probing=int(analysis in ("probe", "corruptions", "shape_bias")),
+            probing=fits_probes(analysis),
         params:
             analysis=analysis,  # the shell command is formatted when all rules are known, the loop long over
             runs=runs_of_evaluation,
