@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from spatialmae.figures import theme
 
@@ -17,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def check_text(draw: Callable[[], Figure]) -> Figure:
-    """Draw without warnings, with axes that are labelled and text that is readable and inside the figure."""
+    """Draw without warnings, with axes that are labelled and text that can be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = draw()
@@ -25,15 +28,29 @@ def check_text(draw: Callable[[], Figure]) -> Figure:
     shown = [axes for axes in figure.axes if axes.axison]
     assert all(axes.get_xlabel() for axes in shown if axes.get_subplotspec().is_last_row())
     assert all(axes.get_ylabel() for axes in shown if axes.get_subplotspec().is_first_col())
+    check_layout(figure)
+    return figure
+
+
+def check_layout(figure: Figure) -> None:
+    """Text of a drawn figure is inside it, large enough, and clear of other text; the figure fits a column or two."""
     texts = [*(t for legend in figure.legends for t in legend.get_texts()), *figure.texts]
     texts += [t for axes in figure.axes for t in (axes.title, axes.xaxis.label, axes.yaxis.label)]
-    for text in filter(lambda text: text.get_text(), texts):
+    written = [text for text in texts if text.get_text().strip()]
+    for text in written:
         box = text.get_window_extent()
         assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, text.get_text()
         assert figure.bbox.y0 - 1 <= box.y0 and box.y1 <= figure.bbox.y1 + 1, text.get_text()
         assert text.get_fontsize() >= 7
+    for one, other in itertools.combinations(written, 2):
+        assert not _overlap(one, other), (one.get_text(), other.get_text())
     assert figure.get_figwidth() in (theme.COLUMN_WIDTH, theme.DOUBLE_WIDTH)
-    return figure
+
+
+def _overlap(one: Text, other: Text) -> bool:
+    boxes = one.get_window_extent(), other.get_window_extent()
+    common = Bbox.intersection(*boxes)
+    return common is not None and min(common.width, common.height) > 1
 
 
 def line(axes: Axes, label: str) -> np.ndarray:

@@ -31,7 +31,7 @@ def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
         axis = axes[ranks.index(rank), patches.index(patch_size)]
         axis.set_title(f"patch {patch_size} px, k = {rank}")
         _draw_path(axis, rows)
-    theme.label_outer(axes, "redundancy of the reconstruction (fraction)", "variance kept (fraction)")
+    theme.label_outer(axes, "redundancy of the\nreconstruction (fraction)", "variance kept (fraction)")
     ratios = ScalarMappable(cmap=theme.RATIO_COLORMAP)
     figure.colorbar(ratios, ax=axes, label="MAE mask ratio m", aspect=25, pad=0.02)
     theme.legend_above(figure, axes.flat)
