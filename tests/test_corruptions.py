@@ -1,5 +1,6 @@
 """Corruptions damage as published, more with severity; the probe that is scored under them is the clean one."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,15 @@ from small_models import small_model
 from spatialmae.data.dataset import ImageData, consecutive_splits
 from spatialmae.data.leaves import leaves
 from spatialmae.probe import corruptions
-from spatialmae.probe.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_rows, disk, plasma
+from spatialmae.probe.corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    CorruptedImages,
+    corrupt,
+    corruption_rows,
+    disk,
+    plasma,
+)
 from spatialmae.probe.linear_probe import ProbeTask, fit_linear_probe
 from spatialmae.probe.representation import represent, represent_splits
 from spatialmae.train.runs import TrainedRun
@@ -239,7 +248,8 @@ def probed():
 def test_rows_score_the_clean_probe_on_corrupted_images(probed):
     run, data, probe = probed
     images, labels = data.images[data.splits["test"]], data.target("label", "test")
-    rows = corruption_rows(run, probe, images, labels, seed=3, corruptions=("saturate", "fog"), severities=(0, 2, 5))
+    test = CorruptedImages.of(images, 3, corruptions=("saturate", "fog"), severities=(0, 2, 5))
+    rows = corruption_rows(run, probe, test, labels)
     assert [(row["corruption"], row["severity"]) for row in rows] == [
         (name, severity) for name in ("saturate", "fog") for severity in (0, 2, 5)
     ]
@@ -252,4 +262,4 @@ def test_rows_score_the_clean_probe_on_corrupted_images(probed):
         assert (row["n_test"], row["target"], row["corruption_seed"]) == (100, "label", 3)
     assert rows[0]["accuracy"] == rows[0]["clean_accuracy"]
     assert rows[-1]["accuracy"] < rows[-1]["clean_accuracy"] - 0.1
-    assert len(corruption_rows(run, probe, images[:4], labels[:4], 0)) == 5 * len(CORRUPTIONS)
+    assert set(CorruptedImages.of(images[:4], 0).corrupted) == set(itertools.product(CORRUPTIONS, SEVERITIES))

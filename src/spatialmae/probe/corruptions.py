@@ -84,25 +84,47 @@ def corrupt(
     return result
 
 
+@dataclass(frozen=True)
+class CorruptedImages:
+    """Test images under many corruptions, made once for all models that are compared.
+
+    Attributes:
+        clean: the images as they are.
+        corrupted: the images by corruption and severity.
+        seed: of the corruptions.
+    """
+
+    clean: UInt8[np.ndarray, "n h w 3"]
+    corrupted: dict[tuple[str, int], UInt8[np.ndarray, "n h w 3"]]
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        images: UInt8[np.ndarray, "n h w 3"],
+        seed: int,
+        corruptions: Sequence[str] | None = None,
+        severities: Sequence[int] = SEVERITIES,
+    ) -> CorruptedImages:
+        """Corrupt the images in every way, by default all ways there are; takes as many times their memory.
+
+        Raises:
+            ValueError: a corruption or severity is unknown, or images have no three channels.
+        """
+        ways = [(name, severity) for name in (corruptions or CORRUPTIONS) for severity in severities]
+        return cls(images, {way: corrupt(images, *way, seed) for way in ways}, seed)
+
+
 def corruption_rows(
-    run: TrainedRun,
-    probe: FittedProbe,
-    images: UInt8[np.ndarray, "n h w 3"],
-    labels: Int64[np.ndarray, " n"],
-    seed: int,
-    corruptions: Sequence[str] | None = None,
-    severities: Sequence[int] = SEVERITIES,
+    run: TrainedRun, probe: FittedProbe, test: CorruptedImages, labels: Int64[np.ndarray, " n"]
 ) -> list[dict[str, Any]]:
     """Accuracy of a probe, as it was fitted to clean training images, on corrupted test images.
 
     Args:
         run: the model that the probe is of.
         probe: see :func:`~spatialmae.probe.linear_probe.fit_linear_probe`.
-        images: test images.
+        test: the images.
         labels: their classes.
-        seed: of the corruptions; models that are compared have the same.
-        corruptions: names; None: all of :data:`CORRUPTIONS`.
-        severities: among 0–5.
 
     Returns:
         A row for each corruption and severity: ``accuracy``, and ``clean_accuracy`` on the same images.
@@ -112,23 +134,22 @@ def corruption_rows(
     def accuracy(shown: UInt8[np.ndarray, "n h w 3"]) -> float:
         return probe.score(represent(run, shown, feature), labels)
 
-    clean = accuracy(images)
+    clean = accuracy(test.clean)
     return [
         {
             "target": probe.row["target"],
             "corruption": name,
             "group": CORRUPTIONS[name].group,
             "severity": severity,
-            "accuracy": accuracy(corrupt(images, name, severity, seed)),
+            "accuracy": accuracy(shown),
             "clean_accuracy": clean,
-            "n_test": len(images),
-            "corruption_seed": seed,
+            "n_test": len(shown),
+            "corruption_seed": test.seed,
             "feature": feature,
             "layer": LAYER,
             "probe_fitted_on": "clean training images",
         }
-        for name in (CORRUPTIONS if corruptions is None else corruptions)
-        for severity in severities
+        for (name, severity), shown in test.corrupted.items()
     ]
 
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.probe.classification import label_targets
-from spatialmae.probe.corruptions import corruption_rows
+from spatialmae.probe.corruptions import CorruptedImages, corruption_rows
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.probes import ProbedModel
 from spatialmae.tables import write_table
@@ -25,11 +25,12 @@ def run(config: Config, name: str) -> None:
     evaluated = EvaluationSet(config, name)
     data = evaluated.data
     test = data.splits["test"][: evaluated.settings.n_test]
+    shown = CorruptedImages.of(data.images[test], SEED)
     rows = []
     for spec in tqdm(evaluated.specs, desc=f"corruptions {name}", unit="run"):
         trained, keys = evaluated.run(spec), spec.settings()
         model = ProbedModel(evaluated, spec, trained)
         for target in label_targets(data):
             probe, labels = model.linear_probe(target), data.targets[target][test]
-            rows += [keys | row for row in corruption_rows(trained, probe, data.images[test], labels, SEED)]
+            rows += [keys | row for row in corruption_rows(trained, probe, shown, labels)]
     write_table(Layout.of(config).table("corruptions", name), pd.DataFrame(rows))
