@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from figure_checks import check_text
+from spatialmae.analysis.lags import LagCovariance
 from spatialmae.config import parse_config
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.figures import calibration as figures
 from spatialmae.layout import Layout
-from spatialmae.recommend.evidence import Grid, LagCovariance, theory_cells
+from spatialmae.recommend.evidence import Grid, theory_cells
 from spatialmae.recommend.rules import leave_one_out
 from spatialmae.stages import calibration, data, model_probe
 from spatialmae.tables import read_table

@@ -19,6 +19,7 @@ from matplotlib.image import AxesImage
 from scipy import stats
 
 from figure_checks import check_layout
+from figure_checks import line as check_line
 from spatialmae.artifacts import write_tensors
 from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme, training
 from spatialmae.figures.svg import compact
@@ -118,6 +119,12 @@ def make_profile(seeds: int = SEEDS) -> pd.DataFrame:
     table = table[table["position"] < table["patch_size"]]
     depth = np.minimum(table["position"], table["patch_size"] - 1 - table["position"])
     return table.assign(energy=(1 + (depth == 0) * np.log(table["edge_centre_ratio"].clip(1))) * jitter(table))
+
+
+def make_sampling(seeds: int = SEEDS) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = methods(seeds, ranks=(256,)).query("method == 'mae'").assign(n_images=15_000)
+    lags = table.assign(rms_radius_squared=4 * jitter(table))
+    return lags, table.assign(rms_radius_squared=breadth(table) * jitter(table))
 
 
 def make_reach(seeds: int = SEEDS) -> pd.DataFrame:
@@ -246,6 +253,7 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "ising_edge": lambda n: ising.edge_ratio(make_ising(n), "ising"),
     "reach_decay": lambda n: reach.decay(make_jacobian(n), make_reach(n), "leaves"),
     "reach_radii": lambda n: reach.radii(make_reach(n), "leaves"),
+    "reach_sampling": lambda n: reach.sampling(*make_sampling(n), "leaves"),
     "reach_spread": lambda n: reach.spread(make_reach(n), "leaves"),
     "reach_rank": lambda n: reach.rank_dependence(make_reach(n), "leaves"),
     "probe_gabor": lambda n: probes.gabor(make_gabor(n), "leaves"),
@@ -308,6 +316,15 @@ def test_each_method_and_ratio_is_one_line_with_an_interval() -> None:
     assert all(len(bar.get_segments()) == 3 for bar in bars)
     single = probes.depth(make_depth(1), "leaves").axes[0]
     assert not [item for item in single.collections if isinstance(item, LineCollection)]
+
+
+def test_the_reach_of_samples_stands_beside_that_of_their_covariance() -> None:
+    lags, sampled = make_sampling()
+    for axes, patch_size in zip(reach.sampling(lags, sampled, "leaves").axes, PATCHES, strict=True):
+        assert axes.get_title() == f"patch {patch_size} px"
+        for table, label in ((lags, "covariance by lag"), (sampled, "as many Gaussian images of it")):
+            expected = table[table["patch_size"] == patch_size].groupby("mask_ratio")["rms_radius_squared"].mean()
+            np.testing.assert_allclose(check_line(axes, label)[:, 1], expected)
 
 
 def test_means_are_drawn_where_the_table_has_them() -> None:
@@ -612,6 +629,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "probe_class": make_class,
     }.items():
         write_table(root / "tables" / table / "leaves.csv", make(2))
+    for table, rows in zip(("reach_lags", "reach_sampled"), make_sampling(2), strict=True):
+        write_table(root / "tables" / table / "leaves.csv", rows)
     write_table(root / "tables" / "ising" / "ising.csv", make_ising(2))
     write_table(root / "tables" / "ising_profile" / "ising.csv", make_profile(2))
     ledger, detail = make_claims()
@@ -632,7 +651,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sweep": {"theory_leaves", "sweep_leaves"},
         "features": {"redundancy_leaves", "gallery_leaves"},
         "ising": {"energy_profile_1d_ising", "edge_ratio_1d_ising"},
-        "reach": {"reach_decay_leaves", "reach_radii_leaves", "reach_spread_leaves", "reach_rank_leaves"},
+        "reach": {f"reach_{name}_leaves" for name in ("decay", "radii", "sampling", "spread", "rank")},
         "probes": {"probe_gabor_leaves", "probe_depth_leaves", "probe_class_leaves"},
         "claims": {"claims"},
         "training": {"loss_curves_ratios", "reconstructions_ratios"},

@@ -1,66 +1,21 @@
-"""Evidence on images: covariances of lags against loops and known fields, and the grid of settings."""
+"""Evidence on images: reach and unexplained share against simulation, and the grid of settings."""
 
 import numpy as np
 import pytest
 
+from spatialmae.analysis.lags import LagCovariance, averaged_down
 from spatialmae.analysis.second_order import ConditionalMean
-from spatialmae.data.random_fields import field_covariance, random_fields
-from spatialmae.geometry import patch_labels, pixel_coordinates
+from spatialmae.geometry import patch_labels
 from spatialmae.masks import fixed_count_masks
 from spatialmae.recommend.evidence import (
     N_MASKS,
     Correlations,
     Grid,
-    LagCovariance,
-    averaged_down,
     averaging_factor,
     default_grid,
     theory_cells,
 )
-
-
-def noise_images(n: int, side: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(256, size=(n, side, side, channels), dtype=np.uint8)
-
-
-def field_images(n: int = 2000, side: int = 16, seed: int = 0) -> np.ndarray:
-    counts = {"n_train": n, "n_validation": 0, "n_test": 0}
-    return random_fields(**counts, image_size=side, correlation_length=0.2, anisotropy=1.01, seed=seed).images
-
-
-def exact_covariance(side: int, length: float) -> np.ndarray:
-    at = pixel_coordinates((side, side))
-    return field_covariance(at[:, None] - at, length, 1.01, 0)
-
-
-def test_the_covariance_of_a_lag_is_that_of_a_loop_over_pairs():
-    images = noise_images(30, 5, channels=2)
-    found = LagCovariance.of(images, 1).by_lag()
-    deviation = images / 255 - (images / 255).mean(axis=0)
-    variance = np.square(deviation).mean(axis=(0, 1, 2))
-    for down, right in ((0, 0), (2, -3), (-4, 4), (1, 0)):
-        pairs = [
-            (deviation[:, y, x] * deviation[:, y + down, x + right]).mean(axis=0) / variance
-            for y in range(5)
-            for x in range(5)
-            if 0 <= y + down < 5 and 0 <= x + right < 5
-        ]
-        assert found[4 + down, 4 + right] == pytest.approx(np.mean(pairs), abs=1e-12)
-
-
-def test_leaving_a_group_out_is_having_the_others():
-    images = field_images(200, 8)
-    group = np.arange(200) % 4
-    apart = LagCovariance.of(images, 1, group)
-    np.testing.assert_allclose(apart.covariance(), LagCovariance.of(images, 1).covariance(), atol=1e-12)
-    without = LagCovariance.of(images[group != 2], 1).covariance()
-    np.testing.assert_allclose(apart.covariance(2), without, atol=1e-12)
-    assert np.abs(without - apart.covariance()).max() > 1e-3
-
-
-def test_the_covariance_of_a_field_is_the_one_it_was_drawn_with():
-    covariance = LagCovariance.of(field_images(4000), 1).covariance()
-    np.testing.assert_allclose(covariance, exact_covariance(16, 3.2), atol=0.03)
+from test_lags import exact_covariance, field_images
 
 
 def test_a_few_hundred_images_say_the_same_of_reach_as_the_exact_covariance():
@@ -69,24 +24,6 @@ def test_a_few_hundred_images_say_the_same_of_reach_as_the_exact_covariance():
     few = theory_cells(LagCovariance.of(field_images(300), 1).covariance(), grid)
     np.testing.assert_allclose(few["reach"], exact["reach"], rtol=0.2)
     np.testing.assert_allclose(few["unexplained"], exact["unexplained"], rtol=0.05)
-
-
-def test_channels_count_alike_and_constant_ones_not_at_all():
-    grey = field_images(300, 8)
-    dim = (grey // 4).astype(np.uint8)
-    constant = np.full_like(grey, 7)
-    alone = LagCovariance.of(grey, 1).covariance()
-    np.testing.assert_allclose(LagCovariance.of(np.concatenate([grey, constant], -1), 1).covariance(), alone, atol=1e-9)
-    np.testing.assert_allclose(LagCovariance.of(np.concatenate([grey, dim], -1), 1).covariance(), alone, atol=0.01)
-    with pytest.raises(ValueError, match="all the same"):
-        LagCovariance.of(constant, 1).covariance()
-
-
-def test_no_covariance_has_a_negative_eigenvalue():
-    # A brighter left half is the same nowhere else: its covariance depends on more than the lag.
-    images = noise_images(50, 8)
-    images[:, :, :4] = np.random.default_rng(1).integers(0, 256, (50, 1, 1, 1), dtype=np.uint8)
-    assert np.linalg.eigvalsh(LagCovariance.of(images, 1).covariance()).min() > 0
 
 
 def test_enlarged_images_have_the_same_evidence_with_lengths_in_their_own_pixels():

@@ -107,7 +107,16 @@ AFTER_TRAINING = AFTER_ANALYSIS | {  # of models of leaves, which three evaluati
     "draw_calibration": 1,
 }
 AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
-    ("measure_features", "measure_reach", "draw_sweep", "draw_features", "draw_reach", "draw_probes"), 1
+    (
+        "measure_features",
+        "measure_reach",
+        "measure_sampling",
+        "draw_sweep",
+        "draw_features",
+        "draw_reach",
+        "draw_probes",
+    ),
+    1,
 )
 
 
@@ -124,7 +133,15 @@ AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
         ("recommend/rules.py", {"calibrate", "draw_calibration", "write_report"}),
         (
             "analysis/reach.py",
-            {"measure_reach", "draw_reach", "evaluate_jacobian", "draw_nonlinear", "draw_images", *AFTER_ANALYSIS}
+            {
+                "measure_reach",
+                "measure_sampling",
+                "draw_reach",
+                "evaluate_jacobian",
+                "draw_nonlinear",
+                "draw_images",
+                *AFTER_ANALYSIS,
+            }
             | {"calibrate", "draw_calibration"},
         ),
     ],

@@ -128,6 +128,12 @@ def reach(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
 
 
 @app.command()
+def sampling(dataset: DatasetArgument, config: ConfigOption = DEFAULT) -> None:
+    """Measure how much of the linear reach is noise of the second moments."""
+    _run("sampling", config, dataset)
+
+
+@app.command()
 def probe(
     name: Annotated[str, typer.Argument(help="gabor, depth or class.")],
     dataset: DatasetArgument,

@@ -39,7 +39,7 @@ SOURCE_MODULES = {"textures": "photos", "depth": "photos"}  # the others have th
 PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
 WITHOUT_LABELS = ("photos", "depth")  # kinds of sources
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
-Analysis = Literal["statistics", "features", "reach", "gabor", "depth", "class"]
+Analysis = Literal["statistics", "features", "reach", "sampling", "gabor", "depth", "class"]
 
 # What a training stage may set: the rest of the model follows from its data set.
 MODEL_FIELDS = tuple(f.name for f in fields(MAEConfig) if f.name not in FROM_DATASET)

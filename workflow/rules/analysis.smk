@@ -67,6 +67,29 @@ rule measure_reach:
         "python -m spatialmae reach {wildcards.dataset} --config {input.config} > {log} 2>&1"
 
 
+rule measure_sampling:
+    input:
+        config=ancient(str(L.config)),
+        data=str(L.data("{dataset}")),
+        code=code("spatialmae.stages.sampling"),
+    output:
+        jackknifed("reach_lags"),
+        str(L.table("reach_sampled", "{dataset}")),
+    log:
+        f"{LOGS}/sampling/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/sampling/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: threads_of
+    params:
+        settings=settings("first_seed", "seeds", "groups", "patch_sizes", "n_components", "linear", "source"),
+    message:
+        "Measuring what noise adds to the reach: {wildcards.dataset}"
+    shell:
+        "python -m spatialmae sampling {wildcards.dataset} --config {input.config} > {log} 2>&1"
+
+
 rule measure_ising:
     input:
         config=ancient(str(L.config)),
@@ -137,6 +160,7 @@ rule analysis:
         expand(str(L.table("statistics", "{dataset}")), dataset=having("statistics")),
         expand(str(L.table("features", "{dataset}")), dataset=having("features")),
         expand(str(L.table("reach", "{dataset}")), dataset=having("reach")),
+        expand(str(L.table("reach_lags", "{dataset}")), dataset=having("sampling")),
         rules.measure_ising.output,
         rules.measure_hierarchy.output if CONFIG.hierarchy else [],
         rules.measure_identifiability.output if CONFIG.identifiability else [],

@@ -237,7 +237,7 @@ NOTEBOOK_TABLES = {
     "statistics": ["statistics", "statistics_summary"],
     "sweep": ["theory", "sweep"],
     "features": ["features"],
-    "reach": ["reach", "jacobian"],
+    "reach": ["reach", "jacobian", "reach_lags", "reach_sampled"],
     "ising": ["ising", "ising_profile"],
     "hierarchy": ["theorem", "levels", "identifiability"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],

@@ -88,6 +88,14 @@ CATALOGUE = (
         f"size; the dotted line is the ceiling that the image's size sets ({{dataset}}; claims A5, A6). {_UNITS}",
     ),
     FigureKind(
+        "reach_sampling",
+        "reach",
+        "reach_lags",
+        "Is the reach one of the images, or of noise? Rms radius of J² against the ratio, from covariances by lag, "
+        "nearly free of noise, and from Gaussian images of that covariance, as many for each of their numbers as there "
+        f"are images ({{dataset}}; claims A5, A6). {_UNITS} For Gaussian images points are draws.",
+    ),
+    FigureKind(
         "reach_decay",
         "reach",
         "jacobian",
@@ -468,6 +476,15 @@ def notebook_subjects(config: Config, notebook: str) -> dict[str, list[str]]:
     return {"datasets": ["hierarchy"] if notebook == "hierarchy" else [*config.datasets, "ising"]}
 
 
+# Analyses of images that write tables of other names.
+_ANALYSIS_OF = {
+    "statistics_summary": "statistics",
+    "jacobian": "reach",
+    "reach_lags": "sampling",
+    "reach_sampled": "sampling",
+}
+
+
 def datasets_with(config: Config, table: str) -> list[str]:
     """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
     if table == "theory":
@@ -485,7 +502,7 @@ def datasets_with(config: Config, table: str) -> list[str]:
     makers = {name for name, (_, tables) in MODEL_ANALYSES.items() if table in tables}
     if makers:
         return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
-    analysis = {"statistics_summary": "statistics", "jacobian": "reach"}.get(table, table.removeprefix("probe_"))
+    analysis = _ANALYSIS_OF.get(table, table.removeprefix("probe_"))
     solved = {"features", "reach", "gabor", "depth", "class"}
     wanted = solved if table == "sweep" else {analysis}
     return [name for name, dataset in config.datasets.items() if wanted & set(dataset.analyses)]

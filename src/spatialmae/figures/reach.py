@@ -22,6 +22,8 @@ _SPREADS = {
     "share_outside_squared": ("share of J² outside\n(fraction)", "share_outside_uniform"),
 }
 
+_SAMPLING = theme.category_styles(["covariance by lag", "as many Gaussian images of it"])
+
 
 def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
     """Mean |J| against distance with exponential fits, at the largest rank; a panel for each patch size.
@@ -77,6 +79,33 @@ def radii(table: pd.DataFrame, dataset: str) -> Figure:
     theme.label_outer(axes, "mask ratio m (0: AE)", "radius (px)")
     theme.legend_above(figure, axes.flat)
     theme.note(figure, f"{dataset}, k = {rank}", theme.state_n(path, _KEYS, "rms_radius_abs"))
+    return figure
+
+
+def sampling(lags: pd.DataFrame, sampled: pd.DataFrame, dataset: str) -> Figure:
+    """Rms radius (weights J²) against masking ratio from a covariance with little noise, and from samples of it.
+
+    Args:
+        lags: ``reach_lags``: seed, method, noise_std, mask_ratio, patch_size, n_components, rms_radius_squared (px).
+        sampled: ``reach_sampled``: the same keys, the same radius from ``n_images`` Gaussian images.
+        dataset: name of the data set.
+    """
+    patches = sorted(lags["patch_size"].unique())
+    figure, axes = theme.panels(1, len(patches), height=2.2)
+    for axis, patch_size in zip(axes[0], patches, strict=True):
+        axis.set_title(f"patch {patch_size} px")
+        for table, (label, style) in zip((lags, sampled), _SAMPLING.items(), strict=True):
+            rows = table[table["patch_size"] == patch_size]
+            theme.draw_series(axis, rows, "mask_ratio", "rms_radius_squared", style, label)
+    theme.label_outer(axes, "mask ratio m", "rms radius,\nweights J² (px)")
+    theme.legend_above(figure, axes.flat)
+    n = f"{sampled['n_images'].iloc[0]:,} Gaussian images a draw, n = {sampled['seed'].nunique()} draws"
+    theme.note(
+        figure,
+        f"{dataset} in grey, k = {lags['n_components'].max()}",
+        theme.state_n(lags, _KEYS, "rms_radius_squared"),
+        n,
+    )
     return figure
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spatialmae.recommend.evidence import Correlations, Grid, LagCovariance, theory_cells
+from spatialmae.analysis.lags import LagCovariance
+from spatialmae.recommend.evidence import Correlations, Grid, theory_cells
 from spatialmae.recommend.images import FolderImages
 from spatialmae.recommend.rules import (
     Comparison,

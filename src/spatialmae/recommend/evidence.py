@@ -4,48 +4,35 @@ Images are analysed as grey ones: the covariances of their channels are averaged
 patches hide all channels of a pixel. Above 32 px a side they are averaged down by whole factors first, and lengths
 given in px of the images as they came. That keeps the shares of patches in an image, and loses detail below the factor.
 
-The covariance of two pixels is taken to depend on the lag between them alone. A covariance of every pair has more
-numbers than most folders have images, and its noise lengthens the reach of the closed form's maps: CIFAR-10 in grey,
-patches of 2 px, ratio .75, full rank: 10.5, 7.4, 4.6 and 3.3 px from 1,000, 3,000, 12,000 and 45,000 images, where that
-of lags gives 3.0 to 3.1 from each. Random crops, which MAE trains on, average over positions too.
+The covariance of two pixels is taken to depend on the lag between them alone (:mod:`spatialmae.analysis.lags`).
 """
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.linalg
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64
 
 from spatialmae.analysis.reach import Influence, ReachGeometry, rms_radius
 from spatialmae.analysis.second_order import ConditionalMean
 from spatialmae.analysis.statistics import correlation_length, correlation_profile
-from spatialmae.geometry import block_means, patch_labels, pixel_coordinates
-from spatialmae.linear.moments import Moments
+from spatialmae.geometry import patch_labels
 from spatialmae.linear.objective import Corruption
 from spatialmae.linear.sweep import Sweep
 from spatialmae.masks import fixed_count_masks, n_visible
 
 MAX_SIDE = 32  # px: the closed form takes seconds up to here, and grows with the sixth power
 N_MASKS = 4  # that the unexplained share is averaged over; it differs by a few per cent between masks
-IMAGES_AT_ONCE = 1000
-# Least eigenvalue of a covariance, in units of the pixels' variance: noise of 3 % of a pixel's standard deviation.
-# Images that are not the same everywhere leave some below 0.
-NOISE = 1e-3
 # Columns of evidence that are shown, with their title and digits.
 MAPS = {
     "reach": ("reach of the linear MAE (px), by masking ratio", ".1f"),
     "unexplained": ("unexplained share of hidden pixels, by masking ratio", ".2f"),
 }
-NO_VARIANCE = 1e-12  # of values in [0, 1]: rounding errors
 
 
 @dataclass(frozen=True)
@@ -89,85 +76,6 @@ class Grid:
 def averaging_factor(image_size: int) -> int:
     """The smallest divisor of ``image_size`` that leaves :data:`MAX_SIDE` px or fewer."""
     return next(f for f in range(1, image_size + 1) if image_size % f == 0 and image_size // f <= MAX_SIDE)
-
-
-def averaged_down(images: UInt8[np.ndarray, "n h w c"], factor: int) -> Float64[np.ndarray, "n h2 w2 c"]:
-    """Means over blocks of ``factor`` px, in [0, 1]."""
-    return block_means(images, factor) / 255
-
-
-@dataclass(frozen=True)
-class LagCovariance:
-    """Covariance of two pixels of averaged-down images by the lag between them, with groups that can be left out.
-
-    Attributes:
-        groups: for each group of images, the moments of each channel.
-    """
-
-    groups: tuple[tuple[Moments, ...], ...]
-
-    @classmethod
-    def of(
-        cls, images: UInt8[np.ndarray, "n h w c"], factor: int, group: Int64[np.ndarray, " n"] | None = None
-    ) -> LagCovariance:
-        """Of images, which are averaged down by a divisor of their sides.
-
-        Args:
-            images: at least two, square.
-            factor: the divisor.
-            group: 0 … of each image, each with one at least; None: there is one group.
-        """
-        members = [np.arange(len(images))] if group is None else [np.flatnonzero(group == g) for g in np.unique(group)]
-        channels = range(images.shape[-1])
-        return cls(tuple(tuple(_moments(images, rows, factor, c) for c in channels) for rows in members))
-
-    def by_lag(self, without: int | None = None) -> Float64[np.ndarray, "lags lags"]:
-        """Covariance at each lag, (row + side − 1, column + side − 1): 1 at lag 0.
-
-        Averaged over all pairs of pixels at that lag, and over channels, each in units of its variance.
-
-        Args:
-            without: a group to leave out.
-
-        Raises:
-            ValueError: all images are the same.
-        """
-        kept = [moments for label, moments in enumerate(self.groups) if label != without]
-        lag = self._lags
-        pairs = np.bincount(lag.ravel())
-        found: list[Float64[np.ndarray, " lags"]] = []
-        for channel in range(len(self.groups[0])):
-            covariance = reduce(operator.add, [moments[channel] for moments in kept]).covariance
-            variance = float(np.trace(covariance)) / len(covariance)
-            if variance > NO_VARIANCE:
-                found.append(np.bincount(lag.ravel(), weights=covariance.ravel()) / pairs / variance)
-        if not found:
-            raise ValueError("images: they are all the same; give images that differ")
-        return np.mean(found, axis=0).reshape(2 * self.side - 1, -1)
-
-    def covariance(self, without: int | None = None) -> Float64[np.ndarray, "d d"]:
-        """Covariance of every two pixels that :meth:`by_lag` gives, whose eigenvalues are :data:`NOISE` at least."""
-        values, vectors = scipy.linalg.eigh(self.by_lag(without).ravel()[self._lags])
-        return (vectors * values.clip(min=NOISE)) @ vectors.T
-
-    @property
-    def side(self) -> int:
-        """Of the averaged-down images, px."""
-        return math.isqrt(len(self.groups[0][0].mean))
-
-    @cached_property
-    def _lags(self) -> Int64[np.ndarray, "d d"]:
-        """The lag of every two pixels as an index into the flattened lags."""
-        row, column = pixel_coordinates((self.side, self.side)).astype(np.int64).T
-        down, right = row[:, None] - row, column[:, None] - column
-        return (down + self.side - 1) * (2 * self.side - 1) + right + self.side - 1
-
-
-def _moments(images: UInt8[np.ndarray, "n h w c"], rows: Int64[np.ndarray, " k"], factor: int, channel: int) -> Moments:
-    batches = np.split(rows, range(IMAGES_AT_ONCE, len(rows), IMAGES_AT_ONCE))
-    return Moments.from_batches(
-        averaged_down(images[batch][..., [channel]], factor).reshape(len(batch), -1) for batch in batches
-    )
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from tqdm import tqdm
 
+from spatialmae.analysis.lags import LagCovariance
 from spatialmae.config import Config
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
-from spatialmae.recommend.evidence import Grid, LagCovariance, theory_cells
+from spatialmae.recommend.evidence import Grid, theory_cells
 from spatialmae.recommend.rules import BASELINES, compare, leave_one_out
 from spatialmae.tables import read_table, write_table
 

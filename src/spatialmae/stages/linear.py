@@ -67,15 +67,18 @@ def _masked(
         raise UserError(f"datasets.{dataset}.n_components", problem, "lower it, or give more images")
     results = []
     for mask_ratio in config.linear.mask_ratios:
-        corruption = (
-            Corruption.bernoulli(mask_ratio)
-            if config.linear.masking == "bernoulli"
-            else Corruption.fixed_count(mask_ratio, int(labels[-1]) + 1)
-        )
+        corruption = corruption_of(config, mask_ratio, int(labels[-1]) + 1)
         keys = {"method": "mae", "noise_std": 0.0, "mask_ratio": mask_ratio, "patch_size": patch_size}
         solution = sweep.solve(corruption, rank)
         results.append((f"mae/p{patch_size}/m{mask_ratio:g}", keys, solution, sweep.full_rank_loss(corruption)))
     return results
+
+
+def corruption_of(config: Config, mask_ratio: float, n_patches: int) -> Corruption:
+    """The MAE's masking, of the kind that the configuration asks for."""
+    if config.linear.masking == "bernoulli":
+        return Corruption.bernoulli(mask_ratio)
+    return Corruption.fixed_count(mask_ratio, n_patches)
 
 
 def _keep(
