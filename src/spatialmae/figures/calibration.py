@@ -74,7 +74,7 @@ def regrets(held_out: pd.DataFrame) -> Figure:
     axes[0, 0].set(xlabel="setting that is followed", ylabel="accuracy lost (points)")
     axes[0, 1].axhline(0, color=theme.GREY, linewidth=0.8, linestyle=":")
     axes[0, 1].set(
-        xlim=(-0.6, 0.6), ylim=(-1.05, 1.05), xlabel="score of the rule", ylabel="rank correlation with accuracy"
+        xlim=(-0.6, 0.6), ylim=(-1.05, 1.05), xlabel="score of the rule", ylabel="rank correlation\nwith accuracy"
     )
     axes[0, 1].set_xticks([])
     if len(held_out):
