@@ -201,22 +201,23 @@ def evaluation_settings(analysis):
     return of
 
 
-def takes_up_probes(analysis, evaluation):
-    """Whether an analysis reads the linear probes that `probe` has fitted, rather than fit them."""
-    return analysis in ("corruptions", "shape_bias") and "probe" in CONFIG.evaluations[evaluation].analyses
+TAKE_UP_PROBES = ("corruptions", "shape_bias")  # the linear probes that `probe` has fitted, where it is asked for too
 
 
 def probes_taken_up(analysis):
-    """What such an analysis waits for."""
-    return lambda wildcards: (
-        made_by("probe", wildcards.evaluation) if takes_up_probes(analysis, wildcards.evaluation) else []
-    )
+    """What an analysis waits for, to read the linear probes of an evaluation rather than fit them."""
+
+    def of(wildcards):
+        fitted = "probe" in CONFIG.evaluations[wildcards.evaluation].analyses
+        return made_by("probe", wildcards.evaluation) if analysis in TAKE_UP_PROBES and fitted else []
+
+    return of
 
 
 def fits_probes(analysis):
     """1 if an analysis fits linear probes, which one job at a time does, for the next one to take up those in common."""
-    among = analysis in ("probe", "corruptions", "shape_bias")
-    return lambda wildcards: int(among and not takes_up_probes(analysis, wildcards.evaluation))
+    among = analysis in ("probe", *TAKE_UP_PROBES)
+    return lambda wildcards: int(among and not probes_taken_up(analysis)(wildcards))
 
 
 def data_code(wildcards):
