@@ -59,7 +59,7 @@ LEDGER = Ledger.model_validate(
         "verdict_seeds_from": 200,
         "designs": {"seeds": "Unit: a seed. Pairing: all arms of a seed."},
         "claims": [
-            _record("A2.1"),
+            _record("A2.1", tier="ours"),
             _record("A2.2", figure="nowhere"),
             _record("A3.1", figure="edge_ratio", tests={"toy": {"dataset": "ising", "fidelity": "proxy"}}),
             _record("A5.1"),

@@ -27,7 +27,8 @@ def finished(tmp_path, monkeypatch) -> Layout:
     """A finished run in ``results/``, made from a commit."""
     monkeypatch.chdir(tmp_path)
     layout = Layout(Path("results/quick"), Path("results/downloads"))
-    write_table(layout.claims, pd.DataFrame({"id": ["A1.1", "A1.2", "B2.1"], "verdict": VERDICTS}))
+    ids, tiers = ["A1.1", "A1.2", "B2.1", "B2.2"], ["primary", "derived", "primary", "ours"]
+    write_table(layout.claims, pd.DataFrame({"id": ids, "tier": tiers, "verdict": VERDICTS}))
     write_table(layout.table("reach", "leaves"), pd.DataFrame({"seed": [1]}))
     for path, text in ((layout.config, "name: quick\n"), (layout.report, "<html>"), (layout.figures / "a.svg", SVG)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def finished(tmp_path, monkeypatch) -> Layout:
     return layout
 
 
-VERDICTS = ["REPLICATED", "CONTRADICTED", "NOT_TESTED(planned)"]
+VERDICTS = ["REPLICATED", "CONTRADICTED", "NOT_TESTED(planned)", "REPLICATED"]
 PROVENANCE = {
     "date": "2026-01-02",
     "commit": {"sha": "0123456789", "modified": False},
@@ -91,7 +92,7 @@ def test_the_readme_gets_a_row_for_each_numbered_claim(finished):
     assert text.startswith(f"# Title\n{START}\n- **quick**: 2026-01-02, cpu (some), commit `0123456`; 2 of 3 claims")
     assert "old" not in text and text.endswith(f"{END}\nrest\n")
     assert f"| A1 {LEDGER.titles['A1']} | **1 contradicted**, 1 replicated |".replace("**1 ", "1 **") in text
-    assert f"| B2 {LEDGER.titles['B2']} | – |" in text
+    assert f"| B2 {LEDGER.titles['B2']} | –; of our own, 1 replicated |" in text
     assert text.count("\n| ") == 1 + len(LEDGER.titles)
     readme.write_text("no marks")
     with pytest.raises(UserError, match="lacks the marks"):

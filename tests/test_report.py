@@ -62,6 +62,13 @@ def test_contradictions_and_nulls_come_first_and_the_untested_are_there():
     assert [claim.id for claim in sorted(claims, key=lambda claim: claim.order)] == [one.id for one in LEDGER.claims]
 
 
+def test_what_neither_paper_claims_is_named_and_not_counted(page):
+    verdicts = text_of(page.split('id="verdicts"')[1].split("</section>")[0])
+    counted, named = verdicts.split("Not counted")
+    assert "1 contradicted" in counted and "replicated" not in counted
+    assert named.endswith("neither paper claims them: A2.1 replicated: Statement &lt;A2.1&gt; &amp; more.")
+
+
 def test_a_claim_has_the_figure_of_what_it_was_tested_on():
     shown = {claim.id: claim.figure for claim in make_claims()}
     assert shown == {

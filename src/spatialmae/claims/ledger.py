@@ -120,7 +120,7 @@ class Claim(Record):
     paper: Literal["A", "B"]
     section: Text
     statement: Text
-    tier: Literal["primary", "note", "derived"]
+    tier: Literal["primary", "note", "derived", "ours"]
     type: ClaimType
     paper_value: Text
     unit: str = ""
@@ -147,6 +147,11 @@ class Claim(Record):
         for plan in self.tests.values():
             _check_design(self, self.arms_of(plan))
         return self
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether neither paper claims it, so that it counts apart."""
+        return self.tier == "ours"
 
     @property
     def parent(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,7 @@ def seed_table(seeds: pd.DataFrame) -> SeedTable:
     return SeedTable(header, rows, ["mean", *(number(value, SEED_DIGITS) for value in by_arm.mean())])
 
 
-def counts(claims: Sequence[ClaimRow]) -> dict[str, int]:
+def counts(claims: Iterable[ClaimRow]) -> dict[str, int]:
     """How many claims have each verdict, in the order of :data:`VERDICTS`."""
     found = Counter(claim.verdict for claim in claims)
     return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}

@@ -119,7 +119,7 @@ def render(
         colors=palette(),
         titles=TITLES,
         verdicts=VERDICTS,
-        counts=counts(claims),
+        counts=counts,
         claims=claims,
         designs=ledger.designs,
         sections=figures,

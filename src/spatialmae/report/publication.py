@@ -84,19 +84,25 @@ def _about(name: str, folder: Path, claims: pd.DataFrame) -> str:
     provenance = _read_json(folder / "provenance.json")
     trained = {device for stage in provenance["training"].values() for device in stage["devices"]}
     device = ", ".join(sorted(trained)) or f"{provenance['machine']['cpus']} CPUs"
-    tested = int((claims["verdict"].map(base_verdict) != "NOT_TESTED").sum())
+    papers = claims[claims["tier"] != "ours"]
+    tested = int((papers["verdict"].map(base_verdict) != "NOT_TESTED").sum())
     page = f"{folder.parent.name}/{name}/report.html"
     return (
         f"**{name}**: {provenance['date']}, {device}, commit `{provenance['commit']['sha'][:7]}`; {tested} of "
-        f"{len(claims)} claims tested; [report](results/{page}), to be opened from a clone"
+        f"{len(papers)} claims tested; [report](results/{page}), to be opened from a clone"
     )
 
 
 def _verdicts(claims: pd.DataFrame, number: str) -> str:
-    own = claims.loc[claims["id"].map(lambda name: name.split(".")[0]) == number, "verdict"].map(base_verdict)
-    found = Counter(own)
-    tested = [f"{found[verdict]} {_word(verdict)}" for verdict in VERDICTS[:-1] if found[verdict]]
-    return ", ".join(tested) or "–"
+    own = claims[claims["id"].map(lambda name: name.split(".")[0]) == number]
+    ours = own["tier"] == "ours"
+    papers, besides = (_counted(own.loc[rows, "verdict"]) for rows in (~ours, ours))
+    return f"{papers or '–'}{besides and f'; of our own, {besides}'}"
+
+
+def _counted(verdicts: pd.Series) -> str:
+    found = Counter(verdicts.map(base_verdict))
+    return ", ".join(f"{found[verdict]} {_word(verdict)}" for verdict in VERDICTS[:-1] if found[verdict])
 
 
 def _word(verdict: str) -> str:
