@@ -200,7 +200,8 @@ def test_records_must_agree_with_each_other(tmp_path, second, message):
     ("content", "message"),
     [
         (b"claims: [", "not valid YAML"),
-        (b"\xff\xfe\xfa", "not valid YAML"),
+        (b"\xff\xfe\xfa", "cannot be read"),
+        (b"titles: {A1: a}\ntitles: {A1: b}", "titles occurs twice, again at line 2; remove one"),
         (b"[1, 2]", "valid dictionary"),
         (b"", "valid dictionary"),
         (b"claims: 3", "field verdict_seeds_from: Field required"),
@@ -222,5 +223,5 @@ def test_a_record_that_is_no_mapping_is_named_by_its_number(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="ledger not found"):
         load_ledger(tmp_path / "none.yaml")

@@ -5,10 +5,12 @@ import sys
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from spatialmae import config
 from spatialmae.claims.ledger import Difference, load_ledger
 from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, FineTuning, load_config, parse_config
 from spatialmae.config_docs import configuration_page
@@ -34,7 +36,7 @@ def test_shipped_configurations_are_valid(path):
     ("where", "value", "message"),
     [
         (("nmae",), "x", "nmae: unknown key; remove it"),
-        (("name",), "a b", "name: String should match"),
+        (("name",), "a b", "name: 'a b' is no name; use letters"),
         (("linear", "mask_ratios"), [0.5, 1.0], "linear.mask_ratios.1: Input should be less than 1, got 1.0"),
         (("linear", "mask_ratios"), [], "linear.mask_ratios"),
         (("linear", "noise_std"), "0.2", "linear.noise_std: Input should be a valid number"),
@@ -44,6 +46,7 @@ def test_shipped_configurations_are_valid(path):
         (("datasets", "leaves", "sigmas"), [9.0], "sigmas: a Gabor filter needs"),
         (("datasets", "leaves", "source", "image_sise"), 16, "datasets.leaves.source.image_sise: unknown key"),
         (("datasets", "leaves", "source", "kind"), "leafs", "datasets.leaves.source"),
+        (("datasets", "leaves", "source"), {}, "datasets.leaves.source: lacks its kind; add one"),
         (("datasets", "digits", "analyses"), ["depth"], "only leaves and depth images come with depth"),
         (
             ("datasets", "leaves", "source"),
@@ -136,7 +139,14 @@ def test_missing_field_is_named(values):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [1", "not valid YAML at line"), ("", "configuration: "), ("- 1", "configuration: ")]
+    ("content", "message"),
+    [
+        ("a: [1", "not valid YAML at line"),
+        ("", "configuration: empty"),
+        ("- 1", "configuration: "),
+        ("seeds: {first: 200}\nname: a\nseeds: {first: 300}", "seeds occurs twice, again at line 3; remove one"),
+        ("a: {b: 1,\n b: 2}", "b occurs twice, again at line 2"),
+    ],
 )
 def test_unreadable_files_are_said_so(tmp_path, content, message):
     path = tmp_path / "my.yaml"
@@ -145,6 +155,11 @@ def test_unreadable_files_are_said_so(tmp_path, content, message):
         load_config(path)
     with pytest.raises(UserError, match="configuration not found"):
         load_config(tmp_path / "no.yaml")
+
+
+def test_each_analysis_has_a_line_that_says_what_it_measures():
+    assert set(config.DATASET_ANALYSES) == set(get_args(config.Analysis))
+    assert set(config.MODEL_ANALYSES_SAY) == set(config.MODEL_ANALYSES) == set(get_args(config.ModelAnalysis))
 
 
 def test_documentation_is_that_of_the_model():

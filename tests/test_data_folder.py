@@ -191,8 +191,12 @@ def test_too_few_images_are_refused_with_the_reasons(tmp_path):
 def test_a_class_of_one_image_is_refused(tmp_path):
     fill(tmp_path / "many", n=30)
     fill(tmp_path / "lone", n=1, first=90)
-    with pytest.raises(UserError, match="cannot be split"):
+    with pytest.raises(
+        UserError, match="lone: 1 usable images cannot be split 3 ways as a class; .* source.classes: false"
+    ):
         folder(tmp_path, image_size=8, seed=0)
+    data = folder(tmp_path, image_size=8, classes=False, seed=0)
+    assert data.targets == {} and len(data.splits["test"]) == 3
 
 
 @pytest.mark.parametrize(

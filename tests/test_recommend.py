@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from spatialmae.cli import app
 from spatialmae.config import load_config
+from spatialmae.data.folder import folder as folder_data
 from spatialmae.data.random_fields import random_fields
 from spatialmae.errors import UserError
 from spatialmae.recommend.advice import Advice, Calibration, advise
@@ -65,7 +66,7 @@ def useless() -> Calibration:
 
 def test_the_size_of_small_images_is_their_own(images):
     assert images.image_size == 16 and images.resize == "crop" and images.channels == 1
-    assert images.class_names == ("a", "b") and images.n_files == 2 * N and images.skipped == []
+    assert images.class_sizes == {"a": N, "b": N} and images.n_files == 2 * N and images.skipped == []
 
 
 def test_a_few_small_images_do_not_decide_the_size(tmp_path):
@@ -105,7 +106,10 @@ def test_files_are_taken_evenly_where_there_are_too_many(tmp_path):
         ({"image_size": 30}, "--image-size: 30 is no multiple of 4 px from 8 on"),
         ({"resize": "zoom"}, "--resize: 'zoom' is unknown"),
         ({"max_images": 99}, "--max-images: 99 are too few"),
-        ({"image_size": 64}, "0 usable images (240 left out: smaller than 64 pixels) are too few"),
+        (
+            {"image_size": 64},
+            "0 usable images (240 left out: smaller than 64 pixels), too few; give at least 100, or a smaller",
+        ),
     ],
 )
 def test_impossible_options_are_named(images, options, message):
@@ -173,8 +177,8 @@ def test_the_pipeline_runs_on_what_is_written(images, useful, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(pipeline_config(advice, images)))
     config = load_config(path)
-    name = images.path.name.replace(".", "-")
-    assert config.datasets[name].source.shape == (16, 16, 1)
+    name = f"images-{images.path.name}"
+    assert config.name == name and config.datasets[name].source.shape == (16, 16, 1)
     models = {stage: config.training_runs(stage)[0].model for stage in config.training}
     assert (models["followed"].patch_size, models["followed"].mask_ratio) == advice.setting
     assert ("default" in models) == (advice.setting != (2, 0.75))
@@ -198,7 +202,7 @@ def test_large_images_are_trained_on_averaged_down_with_their_patches(tmp_path):
     found = read_images(tmp_path / "images")
     advice = advise(found, Grid(64, (8, 16), (0.5, 0.75)), None)
     config = pipeline_config(advice, found)
-    assert config["datasets"]["images"]["source"]["image_size"] == 32
+    assert config["datasets"]["images-images"]["source"]["image_size"] == 32
     assert config["training"]["followed"]["model"]["patch_size"] == advice.setting[0] // 2
     assert config["evaluations"]["models"]["analyses"] == ["jacobian"]  # no classes
 
@@ -238,7 +242,43 @@ def test_the_command_prints_the_answer_and_writes_what_is_asked_for(tmp_path):
     page = files["out.html"].read_text()
     assert "broken.png" in page and page.count("data:image/png;base64") == 3
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
-    assert load_config(files["out.yaml"]).name == "mine"
+    assert load_config(files["out.yaml"]).name == "images-mine"
+    assert f"--configfile {files['out.yaml']}\n" in files["out.yaml"].read_text()
+
+
+def test_all_files_that_are_left_out_are_counted_and_some_named(tmp_path):
+    folder = save(tmp_path / "mine", fields())
+    for i in range(7):
+        (folder / f"{i}.txt").write_text("not an image")
+    code, output = invoke(folder)
+    assert code == 0 and output.count("not named as PNG") == 5 and "and 2 more" in output
+    assert "MAE's own setting, scaled to these images" in output
+
+
+def test_a_folder_in_the_place_of_a_file_to_write_is_refused_before_the_work(tmp_path):
+    folder = save(tmp_path / "mine", fields())
+    (tmp_path / "out").mkdir()
+    code, output = invoke(folder, "--json", tmp_path / "out.json", "--write-config", tmp_path / "out")
+    assert code == 1 and "out: is a folder; name a file to write" in output
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "quick"])
+def test_no_folder_takes_the_name_of_a_configuration_or_data_set_of_ours(name, useful, tmp_path):
+    found = read_images(save(tmp_path / name, fields()))
+    config = pipeline_config(advice_on(found, useful), found)
+    assert config["name"] == f"images-{name}"
+    assert config["datasets"][config["name"]]["source"]["path"] == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(("sizes", "has_classes"), [((60, 60), True), ((118, 1, 1), False), ((3,) * 40, False)])
+def test_classes_of_few_images_are_none_in_what_is_written(sizes, has_classes, useful, tmp_path):
+    for place, rows in enumerate(np.split(np.arange(N), np.cumsum(sizes)[:-1])):
+        save(tmp_path / "mine" / str(place), fields()[rows])
+    found = read_images(tmp_path / "mine")
+    source = pipeline_config(advice_on(found, useful), found)["datasets"]["images-mine"]["source"]
+    made = folder_data(**{key: value for key, value in source.items() if key != "kind"}, seed=0)
+    assert ("label" in made.targets) == has_classes and len(made.images) == N
 
 
 def test_images_that_are_all_the_same_are_refused_and_nothing_is_written(tmp_path):
@@ -264,3 +304,29 @@ def _note(i: int):
 def test_a_missing_folder_is_named(tmp_path):
     code, output = invoke(tmp_path / "nowhere")
     assert code == 1 and "no such folder" in output
+    (tmp_path / "file").touch()
+    code, output = invoke(tmp_path / "file")
+    assert code == 1 and "is a file, not a folder" in output
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "message"),
+    [
+        (
+            (5, 32, 32),
+            np.uint8,
+            "(3 left out: shape (5, 32, 32) reads as (c, h, w), not (h, w, c): move the channels last)",
+        ),
+        ((3, 32, 48), np.uint8, "reads as (c, h, w)"),
+        ((32, 32, 5), np.int16, "(3 left out: int16 values, not uint8, uint16, or floats in [0, 1])"),
+    ],
+)
+def test_why_no_file_can_be_used_is_said(tmp_path, shape, values, message):
+    save(tmp_path / "mine", np.zeros((3, *shape), values), "npy")
+    with pytest.raises(UserError, match=re.escape(f"0 usable images {message}" if message[0] == "(" else message)):
+        read_images(tmp_path / "mine")
+
+
+def test_an_empty_folder_is_said_so(tmp_path):
+    with pytest.raises(UserError, match="holds no files; give a folder of PNG, JPEG, WebP or npy files, 100 or more"):
+        read_images(tmp_path)

@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spatialmae.errors import UserError
@@ -20,6 +19,7 @@ from spatialmae.model.config import MAEConfig
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.train.plan import FROM_DATASET, RunSpec
 from spatialmae.train.settings import TrainConfig
+from spatialmae.yamlfile import read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")]
 Count = Annotated[int, Field(ge=1)]
@@ -40,6 +40,16 @@ PROBE_MODULES = {"gabor": "gabor", "depth": "depth", "class": "classification"}
 WITHOUT_LABELS = ("photos", "depth")  # kinds of sources
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 Analysis = Literal["statistics", "features", "reach", "sampling", "gabor", "depth", "class"]
+# What each does; docs/configuration.md lists these and those of trained models.
+DATASET_ANALYSES: dict[str, str] = {
+    "statistics": "power spectrum and correlation length of the images",
+    "features": "what linear AEs and MAEs keep: variance, redundancy across patches (A2)",
+    "reach": "influence, reach and entropy of linear MAEs, DAEs and AEs (A4 to A6)",
+    "sampling": "how much of the reach is noise of second moments (A5.8 to A5.11, A6.9)",
+    "gabor": "prediction of Gabor responses from linear features (A7)",
+    "depth": "prediction of depth from linear features (A8); leaves and depth images alone",
+    "class": "prediction of class labels from linear features; images with labels",
+}
 
 # What a training stage may set: the rest of the model follows from its data set.
 MODEL_FIELDS = tuple(f.name for f in fields(MAEConfig) if f.name not in FROM_DATASET)
@@ -148,6 +158,7 @@ class Folder(_Strict):
     )
     grayscale: bool = False
     channels: Count | None = Field(None, description="of arrays in npy files; null: 3, or 1 with grayscale")
+    classes: bool = Field(True, description="whether subfolders are classes, where no image lies beside them")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the images to validate on")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the images to test on")
 
@@ -169,13 +180,13 @@ Source = Annotated[Leaves | Digits | Photos | Cifar10 | RandomFields | Folder, F
 class Dataset(_Strict):
     """A data set, and what is done with it."""
 
-    source: Source = Field(description="where the images come from")
+    source: Source = Field(description="where the images come from, of one of the kinds below")
     groups: int = Field(ge=2, le=100, description="disjoint groups of images, the unit: a seed leaves one out")
     patch_sizes: Annotated[list[Count], Unique] = Field(
         min_length=1, description="patch sides in px; each must tile the image"
     )
     n_components: Annotated[list[Count], Unique] = Field(min_length=1, description="ranks k of the linear autoencoders")
-    analyses: Annotated[list[Analysis], Unique] = Field(description="analyses and probes run on it")
+    analyses: Annotated[list[Analysis], Unique] = Field(description="what is done with it, see below")
     sigmas: Annotated[list[float], Unique] = Field(
         [1.0, 2.0], min_length=1, description="Gabor envelopes σ in px, .83 to a quarter side"
     )
@@ -371,6 +382,18 @@ class Training(_Strict):
                     raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
 
 
+MODEL_ANALYSES_SAY: dict[str, str] = {
+    "jacobian": "Jacobians of the reconstruction: reach, spectra, basis, along training too (A5, A6, A9, A10)",
+    "second_order": "reconstruction error against the best linear one from second moments (A11)",
+    "probe": "linear probe and k nearest neighbours on the frozen encoder (A12, A13, A15, B7); images with labels",
+    "fine_tuning": "fine-tuning of the last blocks or all, with time and memory (A12, A14); images with labels",
+    "reconstruction": "SSIM, PSNR, MSE and FSIM of reconstructed unmasked test images (B4)",
+    "attention": "how object-centred attention is, on leaves rendered at the models' size (B5)",
+    "embedding": "separability of classes and t-SNE (B6); images with labels",
+    "corruptions": "the linear probe on corrupted test images (B8); images with labels",
+    "shape_bias": "the linear probe on images whose shape and texture disagree (B9); leaves or CIFAR-10",
+    "dense": "segmentation and depth from frozen and fine-tuned encoders, on leaves (B10)",
+}
 # Each analysis of trained models: the stage that makes it, and its tables.
 MODEL_ANALYSES = {
     "jacobian": ("jacobian", ("model_reach", "model_profile", "model_basis", "reach_in_training")),
@@ -439,7 +462,7 @@ class Evaluation(_Strict):
     stages: Annotated[list[Name], Unique] = Field(
         min_length=1, description="training stages whose models are compared, all on one data set"
     )
-    analyses: Annotated[list[ModelAnalysis], Unique] = Field(min_length=1, description="what is measured")
+    analyses: Annotated[list[ModelAnalysis], Unique] = Field(min_length=1, description="what is measured, see below")
     mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
         [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="of the masks that all models are evaluated under"
     )
@@ -562,12 +585,15 @@ class Config(_Strict):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
-        pixelwise = [
-            analysis for analysis in evaluation.analyses if analysis in ("jacobian", "second_order", "reconstruction")
-        ]
+        pixelwise = [analysis for analysis in evaluation.analyses if analysis in OF_PIXELS]
         if pixelwise and any(run.model.norm_pix_loss for run in self.evaluation_runs(name)):
             problem = f"{pixelwise[0]} is of pixels, and with norm_pix_loss models predict normalised patches"
             raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")
+        if "second_order" in evaluation.analyses and any(
+            run.model.mask_ratio == 0 for run in self.evaluation_runs(name)
+        ):
+            problem = "second_order is of hidden pixels, and models of masking ratio 0 hide none"
+            raise ValueError(f"{where}.analyses: {problem}; remove it, or the stage of these models")
         if "fine_tuning" in evaluation.analyses:
             self._check_fine_tuning(where, name, evaluation.fine_tuning or FineTuning())
         elif evaluation.fine_tuning is not None:
@@ -657,6 +683,12 @@ def _explain(error: Any) -> tuple[str, str]:
         return problem, mend
     if error["type"] == "union_tag_invalid":
         return f"unknown kind {error['ctx']['tag']!r}", f"use one of {error['ctx']['expected_tags']}"
+    if error["type"] == "union_tag_not_found":
+        return "lacks its kind", "add one (docs/configuration.md lists all)"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{error['input']!r} is no name", "use letters, digits, - and _, the first no sign"
+    if error["type"] == "model_type" and error["input"] is None:
+        return "empty", "write it (docs/configuration.md lists its keys)"
     return f"{error['msg']}, got {error['input']!r}", "change it (docs/configuration.md gives type and range)"
 
 
@@ -664,16 +696,7 @@ def load_config(path: Path | str) -> Config:
     """Read and validate a YAML configuration file.
 
     Raises:
-        UserError: the file is missing, not YAML, or not a valid configuration.
+        UserError: the file is missing, not YAML, or not a valid configuration; or a key occurs twice.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(path, "configuration not found", "give an existing file, e.g. config/config.yaml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(path, f"cannot be read ({error})", "give a readable YAML file") from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        at = "" if line is None else f" at line {line + 1}"
-        raise UserError(path, f"not valid YAML{at}", "mend the syntax there") from None
-    return parse_config(values, path)
+    missing = ("configuration not found", "give an existing file, e.g. config/config.yaml")
+    return parse_config(read_yaml(path, missing), path)

@@ -43,6 +43,11 @@ SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [
     ("training.<name>.train", TrainConfig, TRAIN_FIELDS),
 ]
 # Settings that a section holds beside its own keys.
+# Keys whose values are names that each need a line.
+NAMED: dict[type[BaseModel], tuple[str, dict[str, str]]] = {
+    config.Dataset: ("analyses", config.DATASET_ANALYSES),
+    config.Evaluation: ("analyses", config.MODEL_ANALYSES_SAY),
+}
 BESIDE: dict[type[BaseModel], tuple[type, tuple[str, ...]]] = {config.FineTuning: (FineTuneConfig, FINE_TUNE_FIELDS)}
 DOCUMENT_END = "\n...\n"  # what YAML writes after a bare value
 HEADER = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -59,6 +64,14 @@ def configuration_page() -> str:
         rows = [_row(name, info) for name, info in model.model_fields.items()]
         rows += _setting_rows(*BESIDE[model]) if model in BESIDE else []
         parts += [f"## {title}\n", f"{_first_line(model)}\n", *HEADER, *rows, ""]
+        if model in NAMED:
+            key, meanings = NAMED[model]
+            parts += [
+                f"| {key} | what it measures |",
+                "|---|---|",
+                *(f"| `{k}` | {v} |" for k, v in meanings.items()),
+                "",
+            ]
     for title, settings, names in SETTINGS:
         parts += [f"## {title}\n", f"{_first_line(settings)}\n", *HEADER, *_setting_rows(settings, names), ""]
     return "\n".join(parts).rstrip() + "\n"
@@ -109,7 +122,7 @@ def _type_name(annotation: Any) -> str:
     if origin is Literal:
         return " \\| ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
-        return " or ".join(_type_name(argument) for argument in arguments)
+        return " or ".join(dict.fromkeys(_type_name(argument) for argument in arguments))
     if origin is tuple:
         return f"list of {_type_name(arguments[0])}"
     if origin in (list, dict):

@@ -14,8 +14,11 @@ from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures
 from spatialmae.layout import Layout
 from spatialmae.stages import resolve
 from spatialmae.train.manifest import read_manifest
+from spatialmae.yamlfile import read_yaml
 
 try:
+    for path in workflow.configfiles:
+        read_yaml(path, ("configuration not found", "give an existing file"))  # Snakemake lets keys occur twice
     CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -37,8 +40,8 @@ def is_run_under_way():
 
 
 # What jobs read is written here rather than by a rule: Snakemake does not compare the params of jobs behind one that
-# has to run, so that each edit would rerun that rule alone and leave old results.
-if workflow.is_main_process and not resolve.is_resolved(CONFIG):
+# has to run, so that each edit would rerun that rule alone and leave old results. A dry run leaves what is there.
+if workflow.is_main_process and not resolve.is_resolved(CONFIG) and not (workflow.dryrun and L.config.exists()):
     if L.config.exists() and is_run_under_way():
         problem = UserError(L.config, "left as it is while snakemake runs here", "if it does not, snakemake --unlock")
         print(problem, file=sys.stderr)

@@ -8,11 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from spatialmae.errors import UserError
+from spatialmae.yamlfile import read_yaml
 
 ClaimType = Literal["equality", "ordering", "trend", "inverted_u", "equivalence", "association"]
 Fidelity = Literal["same", "scaled", "proxy"]
@@ -278,15 +278,10 @@ def load_ledger(path: Path | str) -> Ledger:
     """Read and validate the ledger.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a record breaks the schema; the message names the file, the
-            record's id, the field and the mend.
+        UserError: the file is missing, is not YAML or has a key twice, or a record breaks the schema; the message names
+            the file, the record's id, the field and the mend.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(path, f"cannot be read ({error.strerror})", "give the path of claims.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(path, f"is not valid YAML ({error})", "mend the syntax at that line") from None
+    raw = read_yaml(path, ("ledger not found", "give the path of claims.yaml"))
     try:
         return Ledger.model_validate(raw)
     except ValidationError as error:

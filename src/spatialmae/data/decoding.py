@@ -23,6 +23,7 @@ BACKGROUND = (255, 255, 255)
 # Larger images are taken for decompression bombs and never decoded.
 MAX_PIXELS = 64_000_000
 TILES_PER_SIDE = 4
+MOST_COLOURS = 4  # a first axis as short is no side of an image
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
@@ -148,6 +149,8 @@ def _array(content: bytes) -> UInt8[np.ndarray, "h w c"]:
         raise UnusableImageError(f"damaged ({str(error).splitlines()[0]})") from None
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:
         raise UnusableImageError("no array of (h, w) or (h, w, c)")
+    if _is_channels_first(array.shape):
+        raise UnusableImageError(f"shape {array.shape} reads as (c, h, w), not (h, w, c): move the channels last")
     _check_pixels(array.shape[1], array.shape[0])
     stacked = array[..., None] if array.ndim == 2 else array
     if stacked.dtype == np.uint8:
@@ -157,6 +160,14 @@ def _array(content: bytes) -> UInt8[np.ndarray, "h w c"]:
     if np.issubdtype(stacked.dtype, np.floating) and stacked.min() >= 0 and stacked.max() <= 1:  # NaN is neither
         return np.rint(stacked.astype(np.float64) * 255).astype(np.uint8)
     raise UnusableImageError(f"{stacked.dtype} values, not uint8, uint16, or floats in [0, 1]")
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether the last two of three axes must be an image's sides: they are alike, or the first is no side."""
+    if len(shape) == 2:
+        return False
+    first, height, width = shape
+    return first != height == width or first <= MOST_COLOURS < min(height, width)
 
 
 def _resized(picture: UInt8[np.ndarray, "h w c"], size: int, resize: Resize) -> UInt8[np.ndarray, "s s c"]:

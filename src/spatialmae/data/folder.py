@@ -44,6 +44,7 @@ def folder(
     resize: Resize = "crop",
     grayscale: bool = False,
     channels: int | None = None,
+    classes: bool = True,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int,
@@ -72,6 +73,7 @@ def folder(
             ``sources`` tells which image they are of.
         grayscale: one channel in place of three.
         channels: of arrays in npy files that are neither grey nor RGB; files of other channels are left out.
+        classes: false: subfolders are no classes, whatever they hold.
         validation_fraction: of the usable images, in [0, 1).
         test_fraction: likewise; both together below 1.
         seed: of the splits.
@@ -86,11 +88,11 @@ def folder(
         raise UserError("folder.channels", problem, "use at least 1, and no grayscale")
     n_channels = channels or (1 if grayscale else 3)
     collection = read_folder(path, image_size=image_size, resize=resize, channels=n_channels)
-    label, names = class_labels(path, collection.files)
-    splits = _split(path, collection, label, validation_fraction, test_fraction, seed)
+    label, names = class_labels(path, collection.files) if classes else no_labels(collection.files)
+    splits = _split(path, collection, label, names, validation_fraction, test_fraction, seed)
     sources = np.array(collection.sources, dtype=np.int64)
     options: dict[str, Any] = {"image_size": image_size, "resize": resize, "grayscale": grayscale}
-    options |= {"channels": channels, "seed": seed}
+    options |= {"channels": channels, "classes": classes, "seed": seed}
     options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     return ImageData(
         name=path.resolve().name,
@@ -190,26 +192,38 @@ def class_labels(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"]
     parts = [file.relative_to(path).parts for file in files]
     names = tuple(sorted({part[0] for part in parts}))
     if len(names) < 2 or any(len(part) == 1 for part in parts):
-        return np.zeros(len(files), np.int64), ()
+        return no_labels(files)
     return np.array([names.index(part[0]) for part in parts], np.int64), names
+
+
+def no_labels(files: list[Path]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+    """What :func:`class_labels` gives where there are no classes."""
+    return np.zeros(len(files), np.int64), ()
 
 
 def _split(
     path: Path,
     collection: Collection,
     label: Int64[np.ndarray, " n"],
+    names: tuple[str, ...],
     validation: float,
     test: float,
     seed: int,
 ) -> dict[Split, Int64[np.ndarray, " _"]]:
-    """Stratified splits of the files, each with one of every class if its fraction is not zero."""
-    n, n_classes = len(label), len(np.unique(label))
+    """Stratified splits of the files."""
+    n, n_classes = len(label), max(1, len(names))
+    n_splits = 1 + sum(fraction > 0 for fraction in (validation, test))
+    for name, count in zip(names, np.bincount(label), strict=False):
+        if count < n_splits:
+            problem = f"{count} usable images cannot be split {n_splits} ways as a class"
+            raise UserError(path / name, problem, "add images there, remove the folder, or set source.classes: false")
     reasons = Counter(entry["reason"].partition(" (")[0] for entry in collection.skipped)
     left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)) or "none left out"
     mend = "add images, or change the fractions or image_size"
     few = [fraction for fraction in (validation, test) if fraction and round(n * fraction) < n_classes]
     if n == 0 or few:
-        problem = f"{n} usable images ({left_out}) are too few to split into train, validation and test"
+        of_classes = f" of {n_classes} classes" if names else ""
+        problem = f"{n} usable images{of_classes} ({left_out}) are too few to split into train, validation and test"
         raise UserError(path, problem, mend)
     try:
         return stratified_splits(label, validation=float(validation), test=float(test), seed=seed)

@@ -49,7 +49,7 @@ def _rests_on(advice: Advice) -> str:
     found = f"The correlation of two pixels falls to 1/e at {length:.1f} ± {advice.length_error:.1g} px."
     if advice.calibration is not None and advice.recommends:
         return f"{found} The setting is the one at which {advice.calibration.rule.says}."
-    return f"{found} The map shows what the closed form of the linear MAE says of each setting; it picks none."
+    return f"{found} Below is what the closed form of the linear MAE says of each setting; it picks none."
 
 
 def _how_sure(advice: Advice) -> str:

@@ -14,7 +14,7 @@ from spatialmae.recommend.images import FolderImages
 IMAGES_SEEN = 200_000  # by each model: minutes on a CPU at 32 px
 MAX_EPOCHS = 100
 N_SEEDS = 3
-LEAST_LABELLED = 20  # images of a class: fewer leave splits without some
+LEAST_LABELLED = 20  # images of each class: fewer leave splits without some
 
 
 def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
@@ -22,12 +22,13 @@ def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
 
     Images above 32 px are averaged down by the same factor as for the evidence, the patches with them, so that a CPU
     trains in minutes; on a GPU, raise ``image_size``, ``patch_size`` and the model. Beside the setting to follow stands
-    MAE's own, if it is another.
+    MAE's own, if it is another. Names start with ``images-``, so that no folder's name is that of a configuration or a
+    data set of ours. Where a class has too few images to be probed for, subfolders are no classes.
 
     Raises:
         UserError: the settings cannot be, which a test excludes.
     """
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", images.path.resolve().name).strip("-_") or "images"
+    name = "-".join(filter(None, ["images", re.sub(r"[^A-Za-z0-9_-]+", "-", images.path.resolve().name).strip("-_")]))
     factor = averaging_factor(images.image_size)
     side = images.image_size // factor
     settings = {"followed": advice.setting, "default": advice.default_setting}
@@ -64,6 +65,8 @@ def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[st
     source |= {"resize": images.resize, "grayscale": images.channels == 1}
     if images.channels not in (1, 3):
         source["channels"] = images.channels
+    if images.class_sizes and not _has_classes(images):
+        source["classes"] = False
     analyses = ["statistics", "reach", *(["class"] if _has_classes(images) else [])]
     n_features = side**2 * images.channels
     return {
@@ -77,7 +80,7 @@ def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[st
 
 
 def _has_classes(images: FolderImages) -> bool:
-    return len(images.class_names) > 1 and images.n_files >= LEAST_LABELLED * len(images.class_names)
+    return min(images.class_sizes.values(), default=0) >= LEAST_LABELLED
 
 
 def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: float) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class FolderImages:
         resize: how files became squares.
         sizes_say: the rule that chose size and resizing, in a sentence.
         n_files: that were read.
-        class_names: of its subfolders; none if they are no classes.
+        class_sizes: files in each of its subfolders; empty if they are no classes.
         skipped: ``file`` and ``reason`` of each that was left out.
     """
 
@@ -43,7 +43,7 @@ class FolderImages:
     resize: Resize
     sizes_say: str
     n_files: int
-    class_names: tuple[str, ...]
+    class_sizes: dict[str, int]
     skipped: list[dict[str, str]]
 
     @property
@@ -75,19 +75,22 @@ def read_images(
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(path, "no such folder", "give the path of a folder of images")
+        problem = "is a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(path, problem, "give the path of a folder of images")
     _check(image_size, resize, max_images)
     found = image_files(path)
+    if not found:
+        raise UserError(
+            path, "holds no files", f"give a folder of PNG, JPEG, WebP or npy files, {LEAST_IMAGES} or more"
+        )
     files = [found[i] for i in np.linspace(0, len(found) - 1, min(len(found), max_images)).round().astype(int)]
     sides, channels = _look_at(path, files)
     size = image_size or _usual_size(path, sides)
     chosen = cast(Resize, resize or ("tiles" if np.median(sides) >= TILED_FROM * size else "crop"))
     collection = read_folder(path, image_size=size, resize=chosen, channels=channels, files=files)
     if len(collection.files) < LEAST_IMAGES:
-        reasons = Counter(entry["reason"].partition(" (")[0] for entry in collection.skipped).most_common(2)
-        left_out = f" ({', '.join(f'{count} left out: {reason}' for reason, count in reasons)})" if reasons else ""
-        problem = f"{len(collection.files)} usable images{left_out} are too few"
-        raise UserError(path, problem, f"give at least {LEAST_IMAGES}, or a smaller --image-size")
+        raise _too_few(path, len(collection.files), [entry["reason"] for entry in collection.skipped])
+    label, names = class_labels(path, collection.files)
     return FolderImages(
         path=path,
         images=np.stack(collection.images),
@@ -95,7 +98,7 @@ def read_images(
         resize=chosen,
         sizes_say=_sizes_say(sides, size, chosen),
         n_files=len(collection.files),
-        class_names=class_labels(path, collection.files)[1],
+        class_sizes=dict(zip(names, np.bincount(label).tolist(), strict=False)),
         skipped=collection.skipped,
     )
 
@@ -109,16 +112,23 @@ def _check(image_size: int | None, resize: str | None, max_images: int) -> None:
         raise UserError("--max-images", f"{max_images} are too few", f"use at least {LEAST_IMAGES}")
 
 
+def _too_few(path: Path, n_usable: int, reasons: list[str]) -> UserError:
+    left_out = ", ".join(f"{n} left out: {why}" for why, n in Counter(reasons).most_common(2))
+    problem = f"{n_usable} usable {'image' if n_usable == 1 else 'images'}{left_out and f' ({left_out})'}"
+    smaller = ", or a smaller --image-size" if any(why.startswith("smaller") for why in reasons) else ""
+    return UserError(path, f"{problem}, too few", f"give at least {LEAST_IMAGES}{smaller}")
+
+
 def _look_at(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], int]:
     """Shorter sides of some of the images, and the channels that most of them have; of grey and colour, colour."""
-    found = []
+    found, reasons = [], []
     for file in files[:: -(-len(files) // N_LOOKED_AT) or 1]:
         try:
             found.append(shorter_side(read_content(file), file.suffix.lower()))
-        except UnusableImageError:
-            continue  # named and counted when it is read
+        except UnusableImageError as reason:
+            reasons.append(str(reason))  # those of all files are named when they are read
     if not found:
-        raise UserError(path, "holds no image that can be read", "give a folder of PNG, JPEG, WebP or npy files")
+        raise _too_few(path, 0, reasons)
     channels = Counter(own for _, own in found)
     most = channels.most_common(1)[0][0]
     return np.array([side for side, _ in found]), 3 if most == 1 and channels[3] else most
@@ -134,8 +144,9 @@ def _usual_size(path: Path, sides: Int64[np.ndarray, " n"]) -> int:
 
 
 def _sizes_say(sides: Int64[np.ndarray, " n"], size: int, resize: Resize) -> str:
+    averaged = f", averaged down to {size} × {size} px" if sides.max() > size else ""
     how = {
-        "crop": f"the central square of each, averaged down to {size} × {size} px",
+        "crop": f"the central square of each{averaged}",
         "stretch": f"each averaged down to {size} × {size} px, its proportions lost",
         "tiles": f"up to 4 × 4 tiles of {size} × {size} px of each, as they are",
     }[resize]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.resources import files
 from io import BytesIO
 
 from matplotlib.figure import Figure
 
+import spatialmae
 from spatialmae.recommend.advice import Advice
 from spatialmae.recommend.answer import Answer
 from spatialmae.recommend.images import FolderImages
@@ -18,9 +20,9 @@ CAPTIONS = {
     "examples": "Some of your images, and what a model sees of them at this setting (hidden patches grey).",
     "correlation": "How alike two pixels of your images are, by their distance; dotted: where it falls to 1/e.",
     "map": "What the closed form of the linear MAE says of each setting: how far its reconstruction reaches, and how "
-    "much of the hidden pixels no linear reconstruction explains. Framed: the setting above, and others that were "
-    "picked.",
+    "much of the hidden pixels no linear reconstruction explains. Framed: the setting above",
 }
+PICKED = ", and others that were picked when a fifth of the images, or a data set of the calibration, was left out"
 
 
 def render(advice: Advice, images: FolderImages, figures: Mapping[str, Figure]) -> str:
@@ -33,11 +35,17 @@ def render(advice: Advice, images: FolderImages, figures: Mapping[str, Figure]) 
     """
     environment = page_environment("spatialmae.recommend")
     calibration = advice.calibration
+    captions = CAPTIONS | {"map": f"{CAPTIONS['map']}{PICKED if len(advice.picks) > 1 else ''}."}
     return environment.get_template("recommend.html.j2").render(
         css=files("spatialmae.report").joinpath("report.css").read_text(encoding="utf-8"),
-        name=images.path.resolve().name,
+        folder=images.path.resolve(),
+        version=spatialmae.__version__,
+        date=datetime.now(UTC).date().isoformat(),
         answer=Answer.of(advice, images),
-        figures=[{"address": _address(figure), "caption": CAPTIONS[name]} for name, figure in figures.items()],
+        figures=[
+            {"address": _address(figure), "caption": captions[name], "is_wide": name == "map"}
+            for name, figure in figures.items()
+        ],
         held_out=[] if calibration is None else calibration.held_out.to_dict("records"),
         skipped=images.skipped,
     )

@@ -25,8 +25,11 @@ def run(config: Config) -> None:
     :mod:`spatialmae.recommend.rules`.
 
     Raises:
-        UserError: a table or images are missing, or the data sets' grids have no setting in common.
+        UserError: the configuration names no evaluations, a table or images are missing, or the data sets' grids
+            have no setting in common.
     """
+    if not config.calibration:
+        raise UserError("calibration", "names no evaluations", "use a configuration that does: config/calibration.yaml")
     layout = Layout.of(config)
     cells = pd.concat([_cells(config, name) for name in tqdm(config.calibration, desc="calibration", unit="data set")])
     write_table(layout.table("calibration", "cells"), cells)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from spatialmae.recommend.configuration import pipeline_config
 from spatialmae.recommend.evidence import MAPS, default_grid
 from spatialmae.recommend.images import FolderImages, read_images
 
+MAE_OWN = "MAE's own setting, scaled to these images"
 N_REASONS = 5  # files left out that the terminal names
 
 
@@ -34,8 +37,10 @@ def run(
     """Print the answer, and write those of the files that are asked for.
 
     Raises:
-        UserError: the folder holds too few usable images, or all are the same.
+        UserError: the folder holds too few usable images, or all are the same; or a file cannot be written.
     """
+    for file in filter(None, (json_file, html_file, config_file)):
+        _check_writable(file)
     images = read_images(path, image_size=image_size, resize=resize, max_images=max_images)
     grid = default_grid(images.image_size, MASK_RATIOS)
     with tqdm(total=N_STEPS, desc="closed form", unit="solve") as progress:
@@ -63,6 +68,14 @@ def run(
         write_text(config_file, f"{_header(config_file)}{written}")
 
 
+def _check_writable(file: Path) -> None:
+    """Before minutes of work rather than after."""
+    if file.is_dir():
+        raise UserError(file, "is a folder", "name a file to write")
+    if file.parent.exists() and not os.access(file.parent, os.W_OK):
+        raise UserError(file, "its folder cannot be written to", "name another place, or change its permissions")
+
+
 def _print(advice: Advice, answer: Answer, images: FolderImages) -> None:
     console = Console()
     console.print(f"\n[bold]{answer.headline}[/bold]\n")
@@ -75,8 +88,11 @@ def _print(advice: Advice, answer: Answer, images: FolderImages) -> None:
         console.print(f"[bold]{title}[/bold]  {text}", highlight=False)
     for entry in images.skipped[:N_REASONS]:
         console.print(f"  left out: {entry['file']}: {entry['reason']}", highlight=False, markup=False)
+    if len(images.skipped) > N_REASONS:
+        console.print(f"  … and {len(images.skipped) - N_REASONS} more (--json and --html name all)", highlight=False)
     for value, (title, digits) in MAPS.items():
         console.print(_table(advice, value, title, digits))
+    console.print(f"Marked: {'the recommended setting' if advice.recommends else MAE_OWN}.", highlight=False)
 
 
 def _table(advice: Advice, value: str, title: str, digits: str) -> Table:
@@ -98,5 +114,6 @@ def _header(path: Path) -> str:
     return (
         "# Written by `spatialmae recommend`: pretraining at the setting that it gave, and at MAE's own if that is\n"
         "# another, with Jacobians, and probes if subfolders are classes. What each key means: docs/configuration.md.\n"
-        f"#   snakemake --cores all --configfile {path.name}\n"
+        "# To be run from the root of the repository; results go to results/<name>:\n"
+        f"#   snakemake --cores all --configfile {shlex.quote(str(path.resolve()))}\n"
     )
