@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
+
+from spatialmae.train.settings import TrainConfig
 
 RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9)
 EVALUATED = (0.25, 0.5, 0.75)
@@ -131,10 +134,9 @@ def make_fine_tuning(
     """Encoders of which each of ``blocks`` was trained (None: all), and fresh ones, which have no decoder."""
     kept = ["name", "seed", "dataset", "patch_size", "encoder_depth"]
     fresh = runs.drop_duplicates(["patch_size", "encoder_depth", "seed"])[kept]
-    runs = runs.rename(
-        columns={name: f"pretraining_{name}" for name in ("base_lr", "epochs", "augmentation", "surrogate")}
+    tuned = of_pretraining(runs).merge(
+        pd.DataFrame({"blocks": [np.nan if n is None else float(n) for n in blocks]}), how="cross"
     )
-    tuned = runs.merge(pd.DataFrame({"blocks": [np.nan if n is None else float(n) for n in blocks]}), how="cross")
     parts = [tuned.assign(from_scratch=False)]
     parts += [fresh.assign(from_scratch=True, name="scratch-" + fresh["name"])] if from_scratch else []
     table = pd.concat(parts).merge(pd.DataFrame({"target": targets}), how="cross")
@@ -213,10 +215,14 @@ def make_shape_bias(runs: pd.DataFrame, stimuli: Sequence[str] = ("leaves", "cue
     )
 
 
+def of_pretraining(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs as in tables of models that are trained further: settings of their own training with a prefix."""
+    return runs.rename(columns={field.name: f"pretraining_{field.name}" for field in fields(TrainConfig)})
+
+
 def make_dense(runs: pd.DataFrame, encoders: Sequence[str] = ("frozen", "fine-tuned")) -> pd.DataFrame:
     """Heads for two targets, with learning rates of their own."""
-    runs = runs.rename(columns={name: f"pretraining_{name}" for name in ("base_lr", "epochs")})
-    table = runs.merge(grid(encoder=encoders, target=("segmentation", "depth")), how="cross")
+    table = of_pretraining(runs).merge(grid(encoder=encoders, target=("segmentation", "depth")), how="cross")
     is_depth, is_tuned = table["target"] == "depth", table["encoder"] == "fine-tuned"
     better = 0.05 * effect(table) + 0.1 * is_tuned
     return table.assign(

@@ -60,15 +60,26 @@ def test_every_analysis_writes_its_tables_with_every_model(config):
     names = [spec.name for spec in config.evaluation_runs("ratios")]
     for analysis in STAGES:
         for one in MODEL_ANALYSES[analysis][1]:
-            found = table(config, one)["name"].unique().tolist()
-            assert found == (names[::2] if one == "tsne" else names), one  # pictures are of the first seed alone
+            found = set(table(config, one)["name"])
+            assert found == set(names[::2] if one == "tsne" else names), one  # pictures are of the first seed alone
 
 
-def test_reconstructions_are_of_the_first_test_images(config):
+def test_each_seed_has_test_images_of_its_own_while_there_are_enough(config, values):
+    few = {"ratios": values["evaluations"]["ratios"] | {"n_test": 25}}
+    evaluated = EvaluationSet(parse_config(values | {"evaluations": few}, "test"), "ratios")
+    test, first = evaluated.data.splits["test"], config.first_seed
+    n_parts = len(test) // 25
+    found = [evaluated.test_images(first + i) for i in range(n_parts)]
+    assert n_parts >= 2 and len(np.unique(np.concatenate(found))) == 25 * n_parts
+    assert np.isin(np.concatenate(found), test).all()
+    np.testing.assert_array_equal(found[0], evaluated.test_images(first + n_parts))
+
+
+def test_reconstructions_are_of_the_seeds_test_images(config):
     evaluated = EvaluationSet(config, "ratios")
     spec = evaluated.specs[1]
     row = table(config, "image_quality").set_index("name").loc[spec.name]
-    images = evaluated.data.images[evaluated.data.splits["test"][:60]]
+    images = evaluated.data.images[evaluated.test_images(spec.seed)]
     by_hand = quality_row(evaluated.run(spec), images)
     assert row["n_images"] == 60
     for name in ("mse", "psnr", "ssim", "fsim"):
@@ -77,12 +88,13 @@ def test_reconstructions_are_of_the_first_test_images(config):
 
 def test_scenes_are_new_images_of_the_models_world(config):
     evaluated = EvaluationSet(config, "ratios")
-    found = scenes.scenes(evaluated, n_train=1, n_validation=0, n_test=50)
+    found = scenes.scenes(evaluated, 0, n_train=1, n_validation=0, n_test=50)
     assert found.images.shape[1:] == evaluated.data.image_shape
-    own = {image.tobytes() for image in evaluated.data.images}
-    assert not own & {image.tobytes() for image in found.images}
+    others = scenes.scenes(evaluated, 1, n_train=1, n_validation=0, n_test=50)
+    own, first, second = ({image.tobytes() for image in data.images} for data in (evaluated.data, found, others))
+    assert not own & first and not first & second
     evaluated.data.provenance["max_radius"] = 3.5  # of a copy in memory
-    assert scenes.scenes(evaluated, n_train=1, n_validation=0, n_test=1).provenance["max_radius"] == 3.5
+    assert scenes.scenes(evaluated, 0, n_train=1, n_validation=0, n_test=1).provenance["max_radius"] == 3.5
 
 
 def test_corruptions_are_scored_by_the_probe_of_clean_images(config):
@@ -105,7 +117,8 @@ def test_separability_is_of_the_features_of_test_images(config):
     points = table(config, "tsne")
     assert points.groupby("name").size().eq(60).all()
     evaluated = EvaluationSet(config, "ratios")
-    spec, test = evaluated.specs[0], evaluated.data.splits["test"][:60]
+    spec = evaluated.specs[0]
+    test = evaluated.test_images(spec.seed)
     features = represent(evaluated.run(spec), evaluated.data.images[test])
     assert len(np.unique(features, axis=0)) == 60
     shown = points[points["name"] == spec.name]
@@ -117,6 +130,8 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     assert rows.groupby(["name", "encoder", "target"]).size().eq(1).all() and len(rows) == 4 * 2 * 2
     assert rows.groupby("encoder")["epochs"].unique().map(list).to_dict() == {"frozen": [2], "fine-tuned": [2]}
     assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
+    augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
+    assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
     frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": None}}
     alone = parse_config(values | {"evaluations": {"ratios": frozen}}, "test").evaluations["ratios"].dense
     assert list(dense._heads(alone)) == ["frozen"]

@@ -117,6 +117,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path,
     assert whole.progress.train_loss == resumed.progress.train_loss
 
 
+# Its random pixels come from torch's global generator, which the worker's earlier runs have used.
+CONTROL = replace(SPEC, model=replace(MODEL, mask_unit=4, loss_margin=1, loss_margin_control=True))
+
+
+@pytest.mark.parametrize("stop", [5, 16])
+def test_the_random_pixels_that_a_control_leaves_out_go_on_after_a_restart(stored, images, tmp_path, stop):
+    plan = Plan("control", stored, tmp_path / "runs", tmp_path / "control.manifest.json", (CONTROL,))
+    torch.rand(3)
+    list(workers.train_run(CONTROL, plan, workers.Options(threads=1, device="cpu"), {}))
+    whole = load_run(plan.runs_dir / CONTROL.name).model.state_dict()
+    folder, hardware = RunFolder(tmp_path / "again"), Hardware.choose("fp32", 48, device="cpu")
+    folder.save_state(take(workers._new_trainer(CONTROL, images, hardware), stop))
+    torch.rand(5)
+    resumed = Trainer(CONTROL, images, hardware)
+    assert folder.restore(resumed) is None
+    assert same(whole, weights(take(resumed)))
+
+
 def test_training_learns(images):
     trainer = take(Trainer(replace(SPEC, train=replace(TRAIN, epochs=12, base_lr=0.02)), images, CPU))
     losses = [row["loss"] for row in trainer.progress.validation]

@@ -20,7 +20,7 @@ for analysis, (module, _) in MODEL_ANALYSES.items():
         priority: int(analysis == "probe")  # these wait for each other, and others for them
         conda:
             ENVIRONMENT
-        threads: 1
+        threads: workflow.cores if analysis == "fine_tuning" else 1  # whose time is measured: nothing runs beside it
         resources:
             probing=fits_probes(analysis),
         params:

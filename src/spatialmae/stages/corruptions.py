@@ -9,11 +9,9 @@ from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.probe.classification import label_targets
 from spatialmae.probe.corruptions import CorruptedImages, corruption_rows
-from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.evaluation import EvaluationSet, by_seed
 from spatialmae.stages.probes import ProbedModel
 from spatialmae.tables import write_table
-
-SEED = 7  # of the corruptions, which all models share
 
 
 def run(config: Config, name: str) -> None:
@@ -24,13 +22,16 @@ def run(config: Config, name: str) -> None:
     """
     evaluated = EvaluationSet(config, name)
     data = evaluated.data
-    test = data.splits["test"][: evaluated.settings.n_test]
-    shown = CorruptedImages.of(data.images[test], SEED)
     rows = []
-    for spec in tqdm(evaluated.specs, desc=f"corruptions {name}", unit="run"):
-        trained, keys = evaluated.run(spec), spec.settings()
-        model = ProbedModel(evaluated, spec, trained)
-        for target in label_targets(data):
-            probe, labels = model.linear_probe(target), data.targets[target][test]
-            rows += [keys | row for row in corruption_rows(trained, probe, shown, labels)]
+    with tqdm(desc=f"corruptions {name}", total=len(evaluated.specs), unit="run") as bar:
+        for seed, specs in by_seed(evaluated.specs):
+            test = evaluated.test_images(seed)
+            shown = CorruptedImages.of(data.images[test], seed)
+            for spec in specs:
+                trained, keys = evaluated.run(spec), spec.settings()
+                model = ProbedModel(evaluated, spec, trained)
+                for target in label_targets(data):
+                    probe, labels = model.linear_probe(target), data.targets[target][test]
+                    rows += [keys | row for row in corruption_rows(trained, probe, shown, labels)]
+                bar.update()
     write_table(Layout.of(config).table("corruptions", name), pd.DataFrame(rows))

@@ -12,7 +12,7 @@ from spatialmae.config import Config, Dense
 from spatialmae.layout import Layout
 from spatialmae.probe.dense import dense_rows
 from spatialmae.probe.dense_settings import DenseConfig
-from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.evaluation import EvaluationSet, by_seed
 from spatialmae.stages.scenes import scenes
 from spatialmae.tables import write_table
 
@@ -28,15 +28,17 @@ def run(config: Config, name: str) -> None:
     """
     evaluated = EvaluationSet(config, name)
     settings = evaluated.settings.dense
-    data = scenes(evaluated, n_train=settings.n_train, n_validation=settings.n_validation, n_test=settings.n_test)
+    sizes = {"n_train": settings.n_train, "n_validation": settings.n_validation, "n_test": settings.n_test}
     rows = []
-    for spec in tqdm(evaluated.specs, desc=f"dense {name}", unit="run"):
-        trained = evaluated.run(spec)
-        for encoder, head in _heads(settings).items():
-            found = dense_rows(trained, data, head, spec.seed)
-            # Settings of the training before it, under names of their own.
-            keys = {f"pretraining_{key}" if key in head.to_dict() else key: v for key, v in spec.settings().items()}
-            rows += [keys | {"encoder": encoder} | row | {"log_gain": _log_gain(row)} for row in found]
+    with tqdm(desc=f"dense {name}", total=len(evaluated.specs), unit="run") as bar:
+        for seed, specs in by_seed(evaluated.specs):
+            data = scenes(evaluated, seed, **sizes)
+            for spec in specs:
+                trained, keys = evaluated.run(spec), spec.pretraining_settings()
+                for encoder, head in _heads(settings).items():
+                    found = dense_rows(trained, data, head, seed)
+                    rows += [keys | {"encoder": encoder} | row | {"log_gain": _log_gain(row)} for row in found]
+                bar.update()
     write_table(Layout.of(config).table("dense", name), pd.DataFrame(rows))
 
 

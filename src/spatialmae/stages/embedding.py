@@ -25,9 +25,9 @@ def run(config: Config, name: str) -> None:
     """
     evaluated = EvaluationSet(config, name)
     rows, points = [], []
-    test = evaluated.data.splits["test"][: evaluated.settings.n_test]
-    labels = {target: evaluated.data.targets[target][test] for target in label_targets(evaluated.data)}
     for spec in tqdm(evaluated.specs, desc=f"embedding {name}", unit="run"):
+        test = evaluated.test_images(spec.seed)
+        labels = {target: evaluated.data.targets[target][test] for target in label_targets(evaluated.data)}
         features, keys = represent(evaluated.run(spec), evaluated.data.images[test], FEATURE), spec.settings()
         for target, classes in labels.items():
             rows.append(keys | {"target": target, "feature": FEATURE} | separability(features, classes))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from spatialmae.config import Config, Evaluation
@@ -85,6 +88,16 @@ class EvaluationSet:
         table = read_curve(self._folder(spec).path / "validation.csv", ["epoch", "loss"])
         return table["epoch"].to_numpy(np.float64), table["loss"].to_numpy(np.float64)
 
+    def test_images(self, seed: int) -> Int64[np.ndarray, " n"]:
+        """Rows of the test images that a seed's models are measured with: its own, as long as there are enough.
+
+        So intervals over seeds hold what the choice of images does. Seeds take turns where all images do not suffice.
+        """
+        shuffled = np.random.default_rng(self.config.first_seed).permutation(self.data.splits["test"])
+        n, place = self.settings.n_test, seed - self.config.first_seed
+        n_parts = max(1, len(shuffled) // n)
+        return np.sort(shuffled[place % n_parts * n :][:n])
+
     @property
     def mask_unit(self) -> int:
         """Side in px of what a mask hides together, the same for all models."""
@@ -109,3 +122,9 @@ class EvaluationSet:
 
     def _folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(Layout.of(self.config).runs / spec.name)
+
+
+def by_seed(specs: Iterable[RunSpec]) -> list[tuple[int, list[RunSpec]]]:
+    """Runs of each seed, in the order of seeds, so that what the models of a seed share is made once."""
+    ordered = sorted(specs, key=attrgetter("seed"))
+    return [(seed, list(own)) for seed, own in groupby(ordered, attrgetter("seed"))]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from spatialmae.config import FROM_DATASET, TRAIN_FIELDS, Config, FineTuning
+from spatialmae.config import FROM_DATASET, Config, FineTuning
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.config import MAEConfig
@@ -57,16 +57,13 @@ class Start:
 
     @classmethod
     def of_run(cls, spec: RunSpec, runs: Path) -> Start:
-        """A finished run. Its training's settings get a prefix, since those of fine-tuning have the same names.
+        """A finished run.
 
         Raises:
             UserError: it is missing or damaged.
         """
         weights = RunFolder(runs / spec.name).read_record()["weights_sha256"]
-        columns = {
-            f"pretraining_{key}" if key in TRAIN_FIELDS else key: value for key, value in spec.settings().items()
-        }
-        return cls(spec.name, spec.model, spec.seed, weights, columns)
+        return cls(spec.name, spec.model, spec.seed, weights, spec.pretraining_settings())
 
     @classmethod
     def from_scratch(cls, spec: RunSpec) -> Start:
@@ -90,8 +87,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Tuning:
-    """One row of the table, and the file that keeps it."""
+    """One row of the table, and the file that keeps it.
 
+    Evaluations share no rows: those that are compared in time are of one job.
+    """
+
+    evaluation: str
     start: Start
     target: str
     config: FineTuneConfig
@@ -101,6 +102,7 @@ class Tuning:
     def key(self) -> Row:
         """All that decides the row, JSON-able."""
         return {
+            "evaluation": self.evaluation,
             "start": self.start.name,
             "model": self.start.model.to_dict(),
             "seed": self.start.seed,
@@ -178,7 +180,7 @@ def _tunings(evaluated: EvaluationSet, layout: Layout, targets: list[str]) -> It
     data_sha256 = sha256_of(layout.data(specs[0].dataset))
     for target in targets:
         for start, config in cells:
-            yield Tuning(start, target, config, data_sha256, layout.rows("fine_tuning"))
+            yield Tuning(evaluated.name, start, target, config, data_sha256, layout.rows("fine_tuning"))
 
 
 def _made(tuning: Tuning, runs: Path, data: LabelledImages, bar: tqdm) -> Row:

@@ -19,9 +19,8 @@ def run(config: Config, name: str) -> None:
         UserError: images or a run are missing or damaged.
     """
     evaluated = EvaluationSet(config, name)
-    images = evaluated.data.images[evaluated.data.splits["test"][: evaluated.settings.n_test]]
     rows = [
-        spec.settings() | quality_row(evaluated.run(spec), images)
+        spec.settings() | quality_row(evaluated.run(spec), evaluated.data.images[evaluated.test_images(spec.seed)])
         for spec in tqdm(evaluated.specs, desc=f"reconstruction {name}", unit="run")
     ]
     write_table(Layout.of(config).table("image_quality", name), pd.DataFrame(rows))

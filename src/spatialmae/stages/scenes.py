@@ -6,12 +6,20 @@ from spatialmae.data.dataset import ImageData
 from spatialmae.data.leaves import leaves, world_options
 from spatialmae.stages.evaluation import EvaluationSet
 
-# Below the seeds that data sets are rendered with, whose objects would come again.
-SEED = 7
+# Beyond the seeds that data sets are rendered with, whose objects would come again.
+FIRST_SEED = 1_000_000
 
 
-def scenes(evaluated: EvaluationSet, *, n_train: int, n_validation: int, n_test: int) -> ImageData:
-    """Fresh images of the world that the models were trained on, if it was one of leaves, else of the usual one."""
+def scenes(evaluated: EvaluationSet, seed: int, *, n_train: int, n_validation: int, n_test: int) -> ImageData:
+    """Fresh images of the world that the models were trained on, if it was one of leaves, else of the usual one.
+
+    Args:
+        evaluated: the models.
+        seed: of the models that they are for; another seed has other images.
+        n_train: images of the split; likewise ``n_validation`` and ``n_test``.
+        n_validation: see ``n_train``.
+        n_test: see ``n_train``.
+    """
     height, _, channels = evaluated.data.image_shape
     return leaves(
         image_size=height,
@@ -19,6 +27,6 @@ def scenes(evaluated: EvaluationSet, *, n_train: int, n_validation: int, n_test:
         n_train=n_train,
         n_validation=n_validation,
         n_test=n_test,
-        seed=SEED,
+        seed=FIRST_SEED + seed,
         **world_options(evaluated.data.provenance),
     )

@@ -60,6 +60,11 @@ class RunSpec:
         derived = {"mask_unit": self.model.mask_unit_px, "realised_mask_ratio": self.model.realised_mask_ratio}
         return {"name": self.name, "dataset": self.dataset, "seed": self.seed} | model | derived | train
 
+    def pretraining_settings(self) -> dict[str, Any]:
+        """:meth:`settings` where the model is trained further: those of its own training get a prefix."""
+        trained = {field.name for field in fields(TrainConfig)}
+        return {f"pretraining_{name}" if name in trained else name: value for name, value in self.settings().items()}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSpec:
         """From JSON-able settings.

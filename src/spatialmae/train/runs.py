@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +68,7 @@ class RunFolder:
             except BlockingIOError:
                 raise UserError(self.path, "another process is training it", "wait for that, or end it") from None
             # What an earlier process was writing when it was killed.
-            for unfinished in self.path.glob(".*"):
+            for unfinished in filter(Path.is_file, self.path.rglob(".*")):
                 unfinished.unlink()
             yield
 
@@ -110,7 +111,7 @@ class RunFolder:
     def save_state(self, trainer: Trainer) -> None:
         """Write the state, atomically."""
         tensors, values = trainer.state()
-        write_tensors(self.state, tensors, values | self._identity(trainer))
+        write_tensors(self.state, tensors | _global_generators(), values | self._identity(trainer))
 
     def restore(self, trainer: Trainer, *, keep_trained: bool = False) -> str | None:
         """Go on from the state, if there is one.
@@ -128,6 +129,7 @@ class RunFolder:
                 if other and not (keep_trained and name == "code_digest"):
                     return f"begun with other {name.removesuffix('_sha256').removesuffix('_digest')}"
             trainer.restore(tensors, values)
+            _restore_global_generators(tensors)
         except (UserError, KeyError, TypeError, AttributeError, RuntimeError):
             return "its state is damaged"
         return None
@@ -183,6 +185,18 @@ class RunFolder:
         }
         write_json(self.record, record)
         self.state.unlink(missing_ok=True)
+
+
+def _global_generators() -> dict[str, np.ndarray]:
+    """States of torch's global generators, from which the control of a loss's margin draws."""
+    on_cuda = {"rng/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {name: state.numpy() for name, state in ({"rng/cpu": torch.get_rng_state()} | on_cuda).items()}
+
+
+def _restore_global_generators(tensors: dict[str, np.ndarray]) -> None:
+    torch.set_rng_state(torch.from_numpy(tensors["rng/cpu"]))
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["rng/cuda"]))
 
 
 @dataclass(frozen=True)

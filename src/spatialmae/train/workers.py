@@ -186,7 +186,7 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
     )
     if hardware.device.type not in images:
         images[hardware.device.type] = stored.to(hardware.device)
-    trainer = Trainer(spec, images[hardware.device.type], hardware)
+    trainer = _new_trainer(spec, images[hardware.device.type], hardware)
     refused = folder.restore(trainer, keep_trained=options.keep_trained)
     if refused is None:
         yield Message(spec.name, resumed=trainer.progress.step * spec.train.batch_size)
@@ -194,11 +194,17 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
         if refused:
             print(f"{spec.name}: {refused}, so it starts from the beginning", file=sys.stderr)
             # A damaged state may have been taken in half.
-            trainer = Trainer(spec, images[hardware.device.type], hardware)
+            trainer = _new_trainer(spec, images[hardware.device.type], hardware)
         folder.record.unlink(missing_ok=True)
         if 0 in spec.train.snapshots:
             folder.save_snapshot(trainer, 0)
     yield from _train(trainer, folder, options)
+
+
+def _new_trainer(spec: RunSpec, images: TrainingImages, hardware: Hardware) -> Trainer:
+    # The control of a loss's margin draws from torch's global generators, which a worker's earlier runs have used.
+    torch.manual_seed(spec.seed)
+    return Trainer(spec, images, hardware)
 
 
 def _logged(trainer: Trainer, folder: RunFolder) -> Iterator[int]:
