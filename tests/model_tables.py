@@ -121,7 +121,8 @@ def make_probe(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture")
     table = runs.assign(reconstruction_error=(1.2 - 0.2 * effect(runs)) * jitter(runs))
     table = table.merge(pd.DataFrame({"target": targets}), how="cross")
     accuracy = (0.3 + 0.1 * effect(table)) * jitter(table)
-    return table.assign(accuracy=accuracy, chance=0.125, evaluation_mask_ratio=0.75)
+    epochs = (3 + 2 / table["patch_size"]) * jitter(table)
+    return table.assign(accuracy=accuracy, chance=0.125, evaluation_mask_ratio=0.75, epochs_to_90=epochs)
 
 
 def make_fine_tuning(

@@ -269,6 +269,16 @@ def test_every_tested_claim_names_a_figure_that_is_drawn():
         assert not claim.tests or claim.figure in names, claim.id
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_claim_that_a_configuration_tests_has_its_figure_there(path):
+    config = load_config(path)
+    drawn = {figure.stem for figure in drawn_figures(config)}
+    for claim in load_ledger(ROOT / "claims.yaml").claims:
+        plan = claim.tests.get(config.name)
+        kind = "edge_ratio" if claim.figure.startswith("edge_ratio") else claim.figure
+        assert plan is None or {kind, f"{kind}_{plan.dataset}"} & drawn, claim.id
+
+
 def test_every_notebook_is_in_the_catalogue():
     assert set(NOTEBOOKS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     stems = [figure.stem for figure in drawn_figures(load_config(CONFIGS[0]))]

@@ -207,3 +207,14 @@ def test_settings_of_fine_tuning_are_not_taken_for_those_of_the_models() -> None
     axis = practice.fine_tuning(make_fine_tuning(runs), "rates").axes[0]
     assert axis.get_xlabel() == "base lr"
     assert sorted(line(axis, "pretrained")[:, 0]) == [0.008, 0.1]
+
+
+def test_the_speed_of_training_is_drawn_along_the_patch_size_once_for_each_model() -> None:
+    runs = make_models([*({"patch_size": size} for size in (2, 4, 8)), {"mask_ratio": 0.9}])
+    table = make_probe(runs)
+    figure = check_text(lambda: practice.convergence(table, "patches"))
+    axis = figure.axes[0]
+    shown = table[(table["mask_ratio"] == 0.75) & (table["target"] == "shape")]
+    expected = shown.groupby("patch_size")["epochs_to_90"].mean()
+    np.testing.assert_allclose(line(axis, "trained MAE"), np.column_stack([expected.index, expected]))
+    assert axis.get_xlabel() == "patch size (px)" and "n = 5 seeds" in note(figure)

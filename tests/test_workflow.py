@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from chromium import find_chromium
+from spatialmae.config import load_config
+from spatialmae.figures.catalogue import drawn_figures
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -78,7 +80,9 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     stages = provenance["training"].values()
     assert {name for stage in stages for name in stage["weights_sha256"]} == set(trained(results))
     assert (results / "report.html").stat().st_size > 100_000
-    assert {path.suffix for path in (results / "figures").iterdir()} == {".svg", ".png"}
+    drawn = [figure.stem for figure in drawn_figures(load_config(ROOT / "config" / "smoke.yaml"))]
+    found = sorted(path.name for path in (results / "figures").iterdir())
+    assert found == sorted(f"{stem}.{suffix}" for stem in drawn for suffix in ("svg", "png"))
     assert {path.stem for path in (results / "notebooks").glob("*.html")} == {
         path.stem for path in (finished / "notebooks").glob("*.ipynb")
     }

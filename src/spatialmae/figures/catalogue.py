@@ -36,6 +36,10 @@ class FigureKind:
     beside: str | None = None
     papers: Literal["A", "B", "both"] = "A"
 
+    def __post_init__(self) -> None:
+        if self.per_dataset and self.table is None:
+            raise ValueError(f"{self.name}: drawn for each data set that has a table, it needs one")
+
 
 @dataclass(frozen=True)
 class DrawnFigure:
@@ -179,12 +183,18 @@ CATALOGUE = (
     FigureKind(
         "power_spectrum",
         "statistics",
-        None,
+        "statistics",
         f"Radially averaged power spectra with their exponents. {_UNITS}",
+        per_dataset=False,
         papers="both",
     ),
     FigureKind(
-        "correlation_length", "statistics", None, f"Correlation lengths of the data sets. {_UNITS}", papers="both"
+        "correlation_length",
+        "statistics",
+        "statistics_summary",
+        f"Correlation lengths of the data sets. {_UNITS}",
+        per_dataset=False,
+        papers="both",
     ),
     FigureKind(
         "theorem",
@@ -314,6 +324,15 @@ CATALOGUE = (
         f"what the models differ in, chance dotted ({{dataset}}; claims A12, A13, B7). {_SEEDS}",
         section=_ANALYSES,
         papers="both",
+    ),
+    FigureKind(
+        "convergence",
+        "nonlinear",
+        "linear_probe",
+        "Do small patches train slower? Epochs until the validation loss had come nine tenths of its way from the mean "
+        f"image's loss to its last value, against the patch size ({{dataset}}; claims A13). {_SEEDS}",
+        section=_ANALYSES,
+        along="patch_size",
     ),
     FigureKind(
         "proxy",

@@ -16,11 +16,13 @@ from spatialmae.figures.design import (
     Comparison,
     Line,
     compare,
+    compare_along,
     compare_at_once,
     configurations,
     draw_dots,
     draw_level,
     draw_reference,
+    models_along,
     state_centre,
     state_seeds,
 )
@@ -67,6 +69,29 @@ def _draw_probe(axis: Axes, comparison: Comparison, rows: pd.DataFrame) -> None:
         theme.draw_series(axis, line.rows, ALONG, "accuracy", line.style, line.label or comparison.subject)
     axis.axhline(rows["chance"].mean(), color=theme.GREY, linestyle=":", label="chance")
     comparison.set_axis(axis)
+
+
+def convergence(linear: pd.DataFrame, evaluation: str) -> Figure:
+    """Epochs that the validation loss took for nine tenths of its way, against the patch size.
+
+    Args:
+        linear: ``linear_probe``: seed, epochs_to_90, epochs, and every setting; models that others differ from in more
+            than the patch size are not shown.
+        evaluation: its name.
+    """
+    rows = models_along(linear.drop_duplicates("name"), "patch_size")
+    compared = compare_along(rows, "patch_size")
+    figure, axes = theme.panels(1, 1, height=2.0)
+    axis = axes[0, 0]
+    for line in compared.lines(rows):
+        theme.draw_series(axis, line.rows, ALONG, "epochs_to_90", line.style, line.label or compared.subject)
+    compared.set_axis(axis)
+    axis.set(xlabel=compared.label, ylabel="epochs to 90 % of the way")
+    axis.set_ylim(bottom=0)
+    theme.legend_above(figure, axes.flat)
+    seeds = state_seeds(rows.assign(all=0), "all", "epochs_to_90")
+    theme.note(figure, f"{evaluation}, of {rows['epochs'].max():g} epochs", seeds)
+    return figure
 
 
 def differ(linear: pd.DataFrame) -> bool:
