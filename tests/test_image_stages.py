@@ -59,7 +59,7 @@ def table(config, name):
 def test_every_analysis_writes_its_tables_with_every_model(config):
     names = [spec.name for spec in config.evaluation_runs("ratios")]
     for analysis in STAGES:
-        for one in MODEL_ANALYSES[analysis][1]:
+        for one in MODEL_ANALYSES[analysis].tables:
             found = set(table(config, one)["name"])
             assert found == set(names[::2] if one == "tsne" else names), one  # pictures are of the first seed alone
 

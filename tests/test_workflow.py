@@ -186,6 +186,7 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, re
             | {"evaluate_probe": 4, "evaluate_shape_bias": 2},
         ),
         ("minutes: 1", "minutes: 2", {}),
+        ("dense: {n_train: 200,", "dense: {n_train: 300,", {"evaluate_dense": 1, "draw_images": 1} | AFTER_ANALYSIS),
     ],
 )
 def test_an_edited_setting_reruns_in_one_call_all_that_depends_on_it(finished, setting, edited, reruns):

@@ -170,7 +170,7 @@ def evaluate(
             f"use one of {', '.join(MODEL_ANALYSES)}",
         )
         raise UserError(config, problem, f"{mend}, and add it there")
-    import_module(f"spatialmae.stages.{MODEL_ANALYSES[analysis][0]}").run(settings, evaluation)
+    import_module(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}").run(settings, evaluation)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -76,9 +76,15 @@ class Leaves(_Generated):
     n_leaves: Count = Field(80, description="occluding background shapes per image")
     size_exponent: float = Field(3.0, gt=0, description="exponent of the power law of radii")
     min_radius: float = Field(1 / 16, gt=0, lt=1, description="smallest radius, as a fraction of the side")
-    max_radius: float = Field(1.0, gt=0, description="largest radius, as a fraction of the side")
+    max_radius: float = Field(1.0, gt=0, le=4, description="largest radius, as a fraction of the side")
     cues: Literal["independent", "matched", "conflict"] = Field("independent", description="shape against texture")
     grayscale: bool = False
+
+    @model_validator(mode="after")
+    def _has_range_of_radii(self) -> Leaves:
+        if self.min_radius >= self.max_radius:
+            raise ValueError(f"max_radius: {self.max_radius} is not above min_radius ({self.min_radius}); raise it")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -382,30 +388,77 @@ class Training(_Strict):
                     raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
 
 
-MODEL_ANALYSES_SAY: dict[str, str] = {
-    "jacobian": "Jacobians of the reconstruction: reach, spectra, basis, along training too (A5, A6, A9, A10)",
-    "second_order": "reconstruction error against the best linear one from second moments (A11)",
-    "probe": "linear probe and k nearest neighbours on the frozen encoder (A12, A13, A15, B7); images with labels",
-    "fine_tuning": "fine-tuning of the last blocks or all, with time and memory (A12, A14); images with labels",
-    "reconstruction": "SSIM, PSNR, MSE and FSIM of reconstructed unmasked test images (B4)",
-    "attention": "how object-centred attention is, on leaves rendered at the models' size (B5)",
-    "embedding": "separability of classes and t-SNE (B6); images with labels",
-    "corruptions": "the linear probe on corrupted test images (B8); images with labels",
-    "shape_bias": "the linear probe on images whose shape and texture disagree (B9); leaves or CIFAR-10",
-    "dense": "segmentation and depth from frozen and fine-tuned encoders, on leaves (B10)",
-}
-# Each analysis of trained models: the stage that makes it, and its tables.
+class AnalysisOfModels(NamedTuple):
+    """What can be measured of trained models.
+
+    Attributes:
+        says: what it measures, and of which images.
+        stage: that makes it, among :mod:`spatialmae.stages`.
+        tables: that it writes.
+        reads: settings of an evaluation whose change reruns it.
+        of_pixels: it needs predictions of pixels, which models that predict normalised patches have none of.
+    """
+
+    says: str
+    stage: str
+    tables: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    of_pixels: bool = False
+
+
 MODEL_ANALYSES = {
-    "jacobian": ("jacobian", ("model_reach", "model_profile", "model_basis", "reach_in_training")),
-    "second_order": ("second_order", ("second_order",)),
-    "probe": ("model_probe", ("linear_probe", "nearest_neighbours")),
-    "fine_tuning": ("fine_tuning", ("fine_tuning",)),
-    "reconstruction": ("reconstruction", ("image_quality",)),
-    "attention": ("attention", ("attention",)),
-    "embedding": ("embedding", ("separability", "tsne")),
-    "corruptions": ("corruptions", ("corruptions",)),
-    "shape_bias": ("shape_bias", ("shape_bias",)),
-    "dense": ("dense", ("dense",)),
+    "jacobian": AnalysisOfModels(
+        "Jacobians of the reconstruction: reach, spectra, basis, along training too (A5, A6, A9, A10)",
+        "jacobian",
+        ("model_reach", "model_profile", "model_basis", "reach_in_training"),
+        ("mask_ratios", "mask_ratio", "mask_unit", "n_images", "n_masks"),
+        of_pixels=True,
+    ),
+    "second_order": AnalysisOfModels(
+        "reconstruction error against the best linear one from second moments (A11)",
+        "second_order",
+        ("second_order",),
+        of_pixels=True,
+    ),
+    "probe": AnalysisOfModels(
+        "linear probe and k nearest neighbours on the frozen encoder (A12, A13, A15, B7); images with labels",
+        "model_probe",
+        ("linear_probe", "nearest_neighbours"),
+        ("mask_ratio", "mask_unit"),
+    ),
+    "fine_tuning": AnalysisOfModels(
+        "fine-tuning of the last blocks or all, with time and memory (A12, A14); images with labels",
+        "fine_tuning",
+        ("fine_tuning",),
+        ("fine_tuning",),
+    ),
+    "reconstruction": AnalysisOfModels(
+        "SSIM, PSNR, MSE and FSIM of reconstructed unmasked test images (B4)",
+        "reconstruction",
+        ("image_quality",),
+        ("n_test",),
+        of_pixels=True,
+    ),
+    "attention": AnalysisOfModels(
+        "how object-centred attention is, on leaves rendered at the models' size (B5)", "attention", ("attention",)
+    ),
+    "embedding": AnalysisOfModels(
+        "separability of classes and t-SNE (B6); images with labels", "embedding", ("separability", "tsne"), ("n_test",)
+    ),
+    "corruptions": AnalysisOfModels(
+        "the linear probe on corrupted test images (B8); images with labels",
+        "corruptions",
+        ("corruptions",),
+        ("n_test",),
+    ),
+    "shape_bias": AnalysisOfModels(
+        "the linear probe on images whose shape and texture disagree (B9): leaves, and published ones for CIFAR-10",
+        "shape_bias",
+        ("shape_bias",),
+    ),
+    "dense": AnalysisOfModels(
+        "segmentation and depth from frozen and fine-tuned encoders, on leaves (B10)", "dense", ("dense",), ("dense",)
+    ),
 }
 ModelAnalysis = Literal[
     "jacobian",
@@ -419,7 +472,6 @@ ModelAnalysis = Literal[
     "shape_bias",
     "dense",
 ]
-OF_PIXELS = ("jacobian", "second_order", "reconstruction")  # models that predict normalised patches have none
 
 
 class FineTuning(_Strict):
@@ -585,7 +637,7 @@ class Config(_Strict):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
-        pixelwise = [analysis for analysis in evaluation.analyses if analysis in OF_PIXELS]
+        pixelwise = [analysis for analysis in evaluation.analyses if MODEL_ANALYSES[analysis].of_pixels]
         if pixelwise and any(run.model.norm_pix_loss for run in self.evaluation_runs(name)):
             problem = f"{pixelwise[0]} is of pixels, and with norm_pix_loss models predict normalised patches"
             raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")

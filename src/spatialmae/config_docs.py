@@ -46,7 +46,7 @@ SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [
 # Keys whose values are names that each need a line.
 NAMED: dict[type[BaseModel], tuple[str, dict[str, str]]] = {
     config.Dataset: ("analyses", config.DATASET_ANALYSES),
-    config.Evaluation: ("analyses", config.MODEL_ANALYSES_SAY),
+    config.Evaluation: ("analyses", {name: one.says for name, one in config.MODEL_ANALYSES.items()}),
 }
 BESIDE: dict[type[BaseModel], tuple[type, tuple[str, ...]]] = {config.FineTuning: (FineTuneConfig, FINE_TUNE_FIELDS)}
 DOCUMENT_END = "\n...\n"  # what YAML writes after a bare value

@@ -13,3 +13,17 @@ class UserError(Exception):
     def __init__(self, where: object, problem: str, mend: str) -> None:
         self.where, self.problem, self.mend = str(where), problem, mend
         super().__init__(" ".join(f"{where}: {problem}; {mend}".split()))
+
+    @classmethod
+    def of(cls, where: object, error: ValueError, field: str = "") -> UserError:
+        """An error of ours, which reads "<problem>; <mend>".
+
+        Args:
+            where: that is wrong.
+            error: any other than one of ours is raised as it is.
+            field: put before the problem.
+        """
+        problem, separator, mend = str(error).rpartition("; ")
+        if not separator:
+            raise error
+        return cls(where, f"{field}{problem}", mend)

@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
+from scipy.spatial.distance import cdist
 
 ImageShape = tuple[int, int] | tuple[int, int, int]
 
@@ -60,5 +61,4 @@ def pixel_coordinates(image_shape: ImageShape) -> Float64[np.ndarray, "pixels 2"
 def pixel_distances(image_shape: ImageShape) -> Float64[np.ndarray, "pixels pixels"]:
     """Euclidean distance between the centres of every two pixels, in pixels."""
     coordinates = pixel_coordinates(image_shape)
-    difference = coordinates[:, None, :] - coordinates[None, :, :]
-    return np.sqrt((difference**2).sum(axis=-1))
+    return cdist(coordinates, coordinates)

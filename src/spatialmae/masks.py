@@ -52,6 +52,9 @@ def bernoulli_masks(
     """Masks that hide every patch independently with probability ``mask_ratio``; true = hidden.
 
     High noise hides, here as in :func:`fixed_count_masks` and the model's masks.
+
+    Raises:
+        ValueError: the ratio is not in [0, 1).
     """
     return rng.random((n_samples, n_patches)) >= 1 - check_mask_ratio(mask_ratio)
 
@@ -59,7 +62,11 @@ def bernoulli_masks(
 def fixed_count_masks(
     n_samples: int, n_patches: int, mask_ratio: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n patches"]:
-    """Masks that leave exactly :func:`n_visible` patches visible, uniformly at random; true = hidden."""
+    """Masks that leave exactly :func:`n_visible` patches visible, uniformly at random; true = hidden.
+
+    Raises:
+        ValueError: the ratio is not in [0, 1), or leaves no patch visible.
+    """
     noise = rng.random((n_samples, n_patches))
     rank = noise.argsort(axis=1).argsort(axis=1)
     return rank >= n_visible(n_patches, mask_ratio)

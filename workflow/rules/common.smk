@@ -55,7 +55,7 @@ if workflow.is_main_process and not resolve.is_resolved(CONFIG) and not (workflo
 
 def made_by(analysis, evaluation):
     """What an analysis of trained models writes."""
-    tables = [str(L.table(table, evaluation)) for table in MODEL_ANALYSES[analysis][1]]
+    tables = [str(L.table(table, evaluation)) for table in MODEL_ANALYSES[analysis].tables]
     return tables + ([str(L.examples(evaluation))] if analysis == "jacobian" else [])
 
 
@@ -195,11 +195,11 @@ def data_of_calibration():
 
 
 def evaluation_settings(analysis):
-    """Settings of an evaluation whose change reruns an analysis; which other analyses there are is none."""
-    others = {"analyses"} | ({"fine_tuning"} - {analysis})
+    """Settings of an evaluation whose change reruns an analysis."""
+    read = {"stages", *MODEL_ANALYSES[analysis].reads}
 
     def of(wildcards):
-        return CONFIG.evaluations[wildcards.evaluation].model_dump_json(exclude=others)
+        return CONFIG.evaluations[wildcards.evaluation].model_dump_json(include=read)
 
     return of
 
@@ -246,7 +246,7 @@ NOTEBOOK_TABLES = {
     "hierarchy": ["theorem", "levels", "identifiability"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
-    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a][1]],
+    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a].tables],
     "images": [
         *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
         *("linear_probe", "model_reach", "levels"),

@@ -1,6 +1,6 @@
 # Analyses of the trained models: Jacobians, the bound of second moments, probes, fine-tuning. An evaluation compares the
 # models of one stage of training or several.
-for analysis, (module, _) in MODEL_ANALYSES.items():
+for analysis in MODEL_ANALYSES:
 
     rule:
         name:
@@ -10,7 +10,7 @@ for analysis, (module, _) in MODEL_ANALYSES.items():
             data=data_of_evaluation,
             manifests=manifests_of,
             probes=ancient(probes_taken_up(analysis)),
-            code=code(f"spatialmae.stages.{module}"),
+            code=code(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}"),
         output:
             made_by(analysis, "{evaluation}"),
         log:

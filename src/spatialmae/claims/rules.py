@@ -2,7 +2,7 @@
 
 Arrays are (seeds, arms), arms in the order in which the claim says the value rises. Seeds are paired across arms;
 a seed with a value that is not finite in any arm counts as failed and is left out. All tests are one-sided in the
-direction of the claim. Associations have no arms to pair; their rule is in :mod:`spatialmae.claims.association`.
+direction of the claim. Associations have no arms to pair; theirs is in :mod:`spatialmae.analysis.rank_correlation`.
 """
 
 from __future__ import annotations

@@ -518,7 +518,7 @@ def datasets_with(config: Config, table: str) -> list[str]:
         return list(config.training)
     if table == "calibration":
         return ["cells", "held_out"] if config.calibration else []
-    makers = {name for name, (_, tables) in MODEL_ANALYSES.items() if table in tables}
+    makers = {name for name, analysis in MODEL_ANALYSES.items() if table in analysis.tables}
     if makers:
         return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
     analysis = _ANALYSIS_OF.get(table, table.removeprefix("probe_"))
@@ -552,10 +552,12 @@ _FOLLOWING = ("name", "seed", "realised_mask_ratio")  # from other settings, or 
 def _have_models_along(config: Config, evaluation: str, setting: str) -> bool:
     """Whether some models differ in a setting alone, see :func:`~spatialmae.figures.design.models_along`."""
     own = [setting, *(["loss_margin_control"] if setting == "loss_margin" else [])]
-    kinds: dict[str, set] = {}
-    for run in config.evaluation_runs(evaluation):
+    runs, kinds = config.evaluation_runs(evaluation), dict[str, set]()
+    follows_patch = all(run.model.mask_unit_px == run.model.patch_size for run in runs)
+    following = {*_FOLLOWING, *(["mask_unit"] if follows_patch else [])}
+    for run in runs:
         settings = run.settings()
         kind = tuple(settings.pop(name) for name in own)
-        same = str({name: value for name, value in settings.items() if name not in _FOLLOWING})
+        same = str({name: value for name, value in settings.items() if name not in following})
         kinds.setdefault(same, set()).add(kind)
     return any(len(found) > 1 for found in kinds.values())

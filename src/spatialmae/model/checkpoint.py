@@ -48,8 +48,7 @@ def load_pretrained(folder: Path | str) -> MaskedAutoencoder:
     try:
         config = MAEConfig.from_dict(read_config(folder)["model"])
     except ValueError as error:
-        problem, _, mend = str(error).rpartition("; ")
-        raise UserError(path, f"model.{problem}", mend) from None
+        raise UserError.of(path, error, "model.") from None
     path = Path(folder) / WEIGHTS
     mend = "copy the checkpoint again, or save the model again"
     if not path.is_file():

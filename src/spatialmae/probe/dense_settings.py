@@ -1,4 +1,4 @@
-"""How dense heads are trained; imports no torch, since every configuration is read with it.
+"""How dense heads are trained.
 
 Apart from the settings of fine-tuning to labels, whose kept rows a change of their module would discard.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.resources import files
 from io import BytesIO
 
 from matplotlib.figure import Figure
@@ -37,7 +36,6 @@ def render(advice: Advice, images: FolderImages, figures: Mapping[str, Figure]) 
     calibration = advice.calibration
     captions = CAPTIONS | {"map": f"{CAPTIONS['map']}{PICKED if len(advice.picks) > 1 else ''}."}
     return environment.get_template("recommend.html.j2").render(
-        css=files("spatialmae.report").joinpath("report.css").read_text(encoding="utf-8"),
         folder=images.path.resolve(),
         version=spatialmae.__version__,
         date=datetime.now(UTC).date().isoformat(),

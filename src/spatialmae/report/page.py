@@ -14,7 +14,6 @@ from typing import Any
 from matplotlib.colors import to_hex
 
 from spatialmae.claims.ledger import Ledger
-from spatialmae.figures import theme
 from spatialmae.figures.catalogue import DrawnFigure
 from spatialmae.figures.claims import VERDICT_STYLES
 from spatialmae.report import svg
@@ -113,7 +112,6 @@ def render(
     environment.filters["number"] = number
     folder = Path(__file__).parent
     return environment.get_template("report.html.j2").render(
-        css=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),
         library=table_library(),
         colors=palette(),
@@ -132,9 +130,8 @@ def render(
 
 
 def palette() -> dict[str, str]:
-    """Colour of each verdict that was reached, as in the figure of all claims, and of links on light and on dark."""
-    colors = {verdict: to_hex(style.color) for verdict, style in VERDICT_STYLES.items()}
-    return colors | {"link": to_hex(theme.PALETTE[0]), "link_dark": to_hex(theme.PALETTE[9])}
+    """Colour of each verdict that was reached, as in the figure of all claims."""
+    return {verdict: to_hex(style.color) for verdict, style in VERDICT_STYLES.items()}
 
 
 def deviation_rows(markdown: str) -> list[list[str]]:

@@ -44,10 +44,10 @@ def publish(layout: Layout, reference: Path) -> None:
     reference.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=reference, prefix=".") as folder:
         made = Path(folder) / layout.root.name
-        shutil.copytree(layout.tables, made / "tables")
+        shutil.copytree(layout.tables, made / "tables", ignore=shutil.ignore_patterns(".*"))  # of killed jobs
         for file in (layout.config, layout.claims, layout.provenance, layout.report):
             shutil.copy(file, made / file.name)
-        shutil.copytree(layout.figures, made / "figures", ignore=shutil.ignore_patterns("*.png"))
+        shutil.copytree(layout.figures, made / "figures", ignore=shutil.ignore_patterns("*.png", ".*"))
         target = reference / layout.root.name
         if target.exists():
             target.replace(Path(folder) / "before")

@@ -36,7 +36,7 @@ def run(config: Config) -> None:
     try:
         held_out = leave_one_out(cells)
     except ValueError as error:
-        raise UserError(layout.table("calibration", "cells"), *str(error).split("; ")) from None
+        raise UserError.of(layout.table("calibration", "cells"), error) from None
     write_table(layout.table("calibration", "held_out"), held_out)
     comparison = pd.DataFrame([vars(compare(held_out, baseline)) for baseline in BASELINES])
     write_table(layout.table("calibration", "comparison"), comparison)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from tqdm import tqdm
 
-from spatialmae.config import Config, Hierarchy
+from spatialmae.config import Config
+from spatialmae.errors import UserError
 from spatialmae.hierarchy.checks import theorem_rows
 from spatialmae.hierarchy.trees import Tree, levels
 from spatialmae.layout import Layout
@@ -15,8 +16,14 @@ NAME = "hierarchy"
 
 
 def run(config: Config) -> None:
-    """Write ``tables/theorem/hierarchy.csv`` and ``tables/levels/hierarchy.csv``."""
-    settings, layout = config.hierarchy or Hierarchy(), Layout.of(config)
+    """Write ``tables/theorem/hierarchy.csv`` and ``tables/levels/hierarchy.csv``.
+
+    Raises:
+        UserError: the configuration has no such section.
+    """
+    if config.hierarchy is None:
+        raise UserError("hierarchy", "the configuration has none", "add hierarchy: {}, or more, to it")
+    settings, layout = config.hierarchy, Layout.of(config)
     rows = [
         row
         for seed in tqdm(config.simulation_seeds, desc="theorem 1", unit="seed")

@@ -26,8 +26,7 @@ def import_huggingface(source: str, out: Path) -> None:
     try:
         model = from_huggingface(_read(source))
     except ValueError as error:
-        problem, _, mend = str(error).rpartition("; ")
-        raise UserError(source, problem, mend) from None
+        raise UserError.of(source, error) from None
     save_pretrained(model, out, {"source": source})
 
 
@@ -41,8 +40,7 @@ def export_huggingface(folder: Path, out: Path) -> None:
     try:
         vit_mae: Any = to_huggingface(model)
     except ValueError as error:
-        problem, _, mend = str(error).rpartition("; ")
-        raise UserError(folder, f"model.{problem}", mend) from None
+        raise UserError.of(folder, error, "model.") from None
     # transformers' own save_pretrained, as of 5.23, misnames the decoder's blocks, which older versions then drop.
     write_tensors(out / WEIGHTS, {name: tensor.numpy() for name, tensor in published_tensors(model).items()})
     vit_mae.config.architectures = [type(vit_mae).__name__]

@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from spatialmae.config import Config, Identifiability
+from spatialmae.errors import UserError
 from spatialmae.hierarchy.identifiability import MASKS, Cell, Training, identifiability_rows
 from spatialmae.hierarchy.mechanisms import GRAPHS
 from spatialmae.layout import Layout
@@ -19,8 +20,14 @@ SPARE = 2  # coordinates more than c has, of the representation in the variant `
 
 
 def run(config: Config) -> None:
-    """Write ``tables/identifiability/hierarchy.csv``."""
-    settings = config.identifiability or Identifiability()
+    """Write ``tables/identifiability/hierarchy.csv``.
+
+    Raises:
+        UserError: the configuration has no such section.
+    """
+    if config.identifiability is None:
+        raise UserError("identifiability", "the configuration has none", "add identifiability: {}, or more, to it")
+    settings = config.identifiability
     seeds = range(config.first_seed, config.first_seed + settings.seeds)
     jobs = [(variant, cell, seed) for variant, cell in _cells(settings) for seed in seeds]
     rows = [

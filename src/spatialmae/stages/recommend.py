@@ -47,7 +47,7 @@ def run(
         try:
             advice = advise(images, grid, Calibration.published(), progress.update)
         except ValueError as error:
-            raise UserError(path, *str(error).split("; ")) from None
+            raise UserError.of(path, error) from None
     answer = Answer.of(advice, images)
     _print(advice, answer, images)
     if json_file is not None:
