@@ -45,7 +45,7 @@ def test_a_stage_whose_input_is_missing_says_which_and_writes_nothing(tmp_path):
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
     result = spatialmae("linear", "leaves", "-c", tmp_path / "my.yaml")
     assert result.returncode == 1
-    assert "leaves.safetensors: artifact not found" in result.stderr
+    assert "leaves.safetensors: images not found; make them: spatialmae data leaves" in result.stderr
     assert not (tmp_path / "results").exists()
 
 

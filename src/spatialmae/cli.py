@@ -229,7 +229,10 @@ def export_huggingface(
 @app.command()
 def recommend(
     path: Annotated[
-        Path, typer.Argument(help="Folder of images: PNG, JPEG, WebP, or npy arrays; subfolders are classes.")
+        Path,
+        typer.Argument(
+            help="Folder of at least 100 images: PNG, JPEG, WebP, or npy arrays (h, w, c); subfolders are classes."
+        ),
     ],
     image_size: Annotated[
         int | None, typer.Option(help="Side in px to analyse at; default: 64, less for less.")

@@ -153,6 +153,8 @@ class ImageData:
         Raises:
             UserError: the file is missing or damaged.
         """
+        if not Path(path).is_file():
+            raise UserError(path, "images not found", f"make them: spatialmae data {Path(path).stem} --config FILE")
         tensors, metadata = read_tensors(path)
         return cls(
             name=metadata["name"],
