@@ -202,7 +202,7 @@ def test_equal_weights_with_other_heads_are_another_network(config):
 
 def test_pictures_are_of_the_jacobians_by_hand(config):
     jacobian.run(config, "ratios")
-    tensors, about = read_tensors(Layout.of(config).examples("ratios"))
+    tensors, about = read_tensors(Layout.of(config).pictures("jacobian", "ratios"))
     evaluated = ViewedModels(config, "ratios")
     spec = next(s for s in evaluated.specs if s.model.mask_ratio == 0.75 and s.seed == config.first_seed)
     assert about == {"run": spec.name, "mask_ratio": 0.75, "evaluation_mask_ratio": 0.75}

@@ -33,10 +33,12 @@ from model_tables import (
     make_shape_bias,
     make_tsne,
 )
+from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config, load_config
 from spatialmae.figures import images, theme
 from spatialmae.figures.catalogue import CATALOGUE, drawn_figures
 from spatialmae.figures.design import ALONG, compare, compare_along, configurations, models_along
+from spatialmae.layout import Layout
 from spatialmae.tables import write_table
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +141,31 @@ def test_attention_is_that_of_the_last_block_against_position_and_uniform_attent
 def test_uniform_entropy_follows_the_patch_size_where_that_varies() -> None:
     entropy = images.attention(make_attention(make_runs((0.75,), 2, (2, 4, 8))), "x").axes[2]
     np.testing.assert_allclose(line(entropy, "uniform attention"), [[p, 2 * np.log(32 / p)] for p in (2, 4, 8)])
+
+
+def make_attention_pictures(runs: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict]:
+    """Maps of the first seed's models at two images with a square object, which attention is drawn to."""
+    first = runs[runs["seed"] == runs["seed"].min()]
+    inside = np.zeros((2, 16, 16), bool)
+    inside[:, 4:12, 4:12] = True
+    tensors = {"images": np.full((2, 16, 16, 3), 90, np.uint8), "object": inside}
+    for name, patch_size in first[["name", "patch_size"]].itertuples(index=False):
+        weight = 1.0 + inside[:, ::patch_size, ::patch_size]
+        tensors[f"maps/{name}"] = np.repeat((weight / weight.sum((1, 2), keepdims=True))[:, None], 2, axis=1)
+    return tensors, {"models": first.astype(object).where(first.notna(), None).to_dict("records")}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pictures_of_attention_have_a_column_for_each_model_and_a_row_for_each_query(case: str) -> None:
+    runs = CASES[case]
+    tensors, about = make_attention_pictures(runs)
+    figure = check_text(lambda: images.attention_pictures(tensors, about, "x"))
+    n_models = len(about["models"])
+    tiles = [axes for axes in figure.axes if axes.images]
+    assert len(tiles) == 2 * 2 * (1 + n_models)
+    assert [axes.texts[0].get_text() for axes in tiles[:: 1 + n_models]] == ["of [CLS]", "of the\nobject's\ntokens"] * 2
+    shown = tiles[1].images[0].get_array()[..., :3].sum(axis=-1)
+    assert shown[len(shown) // 2, len(shown) // 2] > shown[0, 0], "the object is the brighter"
 
 
 def test_attention_by_block_has_a_line_for_each_configuration_as_long_as_its_encoder() -> None:
@@ -401,7 +428,7 @@ def test_an_evaluation_has_the_figures_of_its_tables_and_of_the_settings_that_it
     assert stems(config_of(one_width, ["probe"])) == {"boundary_loss"}
     assert stems(config_of({"mask_unit": [4, 8]}, ["probe"])) == set()
     assert stems(config_of(ratios, ["attention", "embedding"])) == {
-        *("attention", "attention_blocks", "embedding", "separability")
+        *("attention", "attention_pictures", "attention_blocks", "embedding", "separability")
     }
 
 
@@ -418,6 +445,7 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     for name, table in {"linear_probe": make_probe(margins), "model_reach": make_reach(margins)}.items():
         write_table(tmp_path / "tables" / name / "margins.csv", table)
+    write_tensors(Layout(tmp_path, tmp_path).pictures("attention", "ratios"), *make_attention_pictures(runs))
     run_notebook_cells("images", tmp_path, ["ratios", "margins", "missing"])
     kinds = {kind.name for kind in CATALOGUE if kind.notebook == "images"} - {"boundary_loss"}
     expected = {*(f"{kind}_ratios" for kind in kinds), "boundary_loss_margins"}

@@ -35,6 +35,7 @@ from spatialmae.config import load_config
 from spatialmae.figures import nonlinear, theme
 from spatialmae.figures.catalogue import CATALOGUE, datasets_with, drawn_figures
 from spatialmae.figures.training import HIDDEN
+from spatialmae.layout import Layout
 from spatialmae.tables import write_table
 
 ROOT = Path(__file__).parents[1]
@@ -379,10 +380,10 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
     write_table(tmp_path / "tables" / "second_order" / "surrogate.csv", tables["second_order"])
     for name in ("linear_probe", "nearest_neighbours"):
         write_table(tmp_path / "tables" / name / "alone.csv", make_probe(make_runs((0.75,))))
-    write_tensors(tmp_path / "evaluation" / "ratios.safetensors", make_pictures(), ABOUT)
+    write_tensors(Layout(tmp_path, tmp_path).pictures("jacobian", "ratios"), make_pictures(), ABOUT)
     write_configuration(tmp_path, {"smoke": {"dataset": "surrogate", "fidelity": "scaled"}})
     run_notebook_cells("nonlinear", tmp_path, ["ratios", "surrogate", "alone", "missing"])
-    kinds = [kind.name for kind in CATALOGUE if kind.notebook == "nonlinear"]
+    kinds = [kind.name for kind in CATALOGUE if kind.notebook == "nonlinear" and not kind.along]
     expected = {*(f"{kind}_ratios" for kind in kinds), "beyond_second_order_surrogate", "model_probe_alone"}
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     assert written == {f"{stem}.{kind}" for stem in expected for kind in ("svg", "png")}

@@ -396,6 +396,7 @@ class AnalysisOfModels(NamedTuple):
         stage: that makes it, among :mod:`spatialmae.stages`.
         tables: that it writes.
         reads: settings of an evaluation whose change reruns it.
+        has_pictures: it writes what it shows at a few images as well.
         of_pixels: it needs predictions of pixels, which models that predict normalised patches have none of.
     """
 
@@ -403,6 +404,7 @@ class AnalysisOfModels(NamedTuple):
     stage: str
     tables: tuple[str, ...]
     reads: tuple[str, ...] = ()
+    has_pictures: bool = False
     of_pixels: bool = False
 
 
@@ -412,6 +414,7 @@ MODEL_ANALYSES = {
         "jacobian",
         ("model_reach", "model_profile", "model_basis", "reach_in_training"),
         ("mask_ratios", "mask_ratio", "mask_unit", "n_images", "n_masks"),
+        has_pictures=True,
         of_pixels=True,
     ),
     "second_order": AnalysisOfModels(
@@ -440,7 +443,10 @@ MODEL_ANALYSES = {
         of_pixels=True,
     ),
     "attention": AnalysisOfModels(
-        "how object-centred attention is, on leaves rendered at the models' size (B5)", "attention", ("attention",)
+        "how object-centred attention is, on leaves rendered at the models' size (B5)",
+        "attention",
+        ("attention",),
+        has_pictures=True,
     ),
     "embedding": AnalysisOfModels(
         "separability of classes and t-SNE (B6); images with labels", "embedding", ("separability", "tsne"), ("n_test",)

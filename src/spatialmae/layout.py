@@ -51,9 +51,9 @@ class Layout:
         """Images, masks and reconstructions of a training stage."""
         return self.root / "training" / f"{stage}.safetensors"
 
-    def examples(self, evaluation: str) -> Path:
-        """Pictures of the basis of a trained model of an evaluation, at a few images."""
-        return self.root / "evaluation" / f"{evaluation}.safetensors"
+    def pictures(self, analysis: str, evaluation: str) -> Path:
+        """What an analysis shows of the trained models of an evaluation at a few images."""
+        return self.root / "pictures" / analysis / f"{evaluation}.safetensors"
 
     def rows(self, analysis: str) -> Path:
         """Folder of the finished rows of an analysis, from which an interrupted stage goes on."""

@@ -56,7 +56,8 @@ if workflow.is_main_process and not resolve.is_resolved(CONFIG) and not (workflo
 def made_by(analysis, evaluation):
     """What an analysis of trained models writes."""
     tables = [str(L.table(table, evaluation)) for table in MODEL_ANALYSES[analysis].tables]
-    return tables + ([str(L.examples(evaluation))] if analysis == "jacobian" else [])
+    has_pictures = MODEL_ANALYSES[analysis].has_pictures
+    return tables + ([str(L.pictures(analysis, evaluation))] if has_pictures else [])
 
 
 EVALUATED = [
@@ -265,6 +266,8 @@ def tables_of(notebook):
     if notebook == "training":
         tables += [str(L.reconstructions(stage)) for stage in STAGES]
     if notebook == "nonlinear":
-        tables += [str(L.examples(evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
+        tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
         tables += [CONFIG.claims.ledger] if datasets_with(CONFIG, "second_order") else []  # for the control's range
+    if notebook == "images":
+        tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

@@ -375,6 +375,16 @@ CATALOGUE = (
         papers="B",
     ),
     FigureKind(
+        "attention_pictures",
+        "images",
+        "attention",
+        "Where do encoders look? Attention of [CLS] and of the object's tokens over the patches of a few images with a "
+        "known object (outlined), last block, models of the first seed ({dataset}; claims B5, whose verdicts go by the "
+        "numbers in the figure before).",
+        section=_IMAGES,
+        papers="B",
+    ),
+    FigureKind(
         "attention_blocks",
         "images",
         "attention",

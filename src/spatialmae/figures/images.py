@@ -5,14 +5,18 @@ The tables hold every setting of the models; :mod:`spatialmae.figures.design` fi
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PathCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from spatialmae.analysis.turning import Turn, turn
@@ -31,6 +35,7 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 from spatialmae.figures.practice import with_pretraining
+from spatialmae.figures.tiles import draw_bar, label_row, tile_grid
 
 Values = tuple[pd.DataFrame, str]
 """Rows of models, and the column that is drawn."""
@@ -147,6 +152,50 @@ def attention_blocks(table: pd.DataFrame, evaluation: str) -> Figure:
     keyed = table.assign(drawn=table["query"] + table["block"].astype(str))
     _note_attention(figure, table, evaluation, state_seeds(keyed, "drawn", "log_ratio"), "all blocks", compare(table))
     return figure
+
+
+def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], evaluation: str) -> Figure:
+    """Where models look: attention of [CLS] and of the object's tokens at each image, a column for each model.
+
+    Args:
+        tensors: ``images`` uint8 (n, h, w, c), ``object`` bool (n, h, w), and for each model ``maps/<name>``
+            (n, 2, rows, columns), attention over patches, each map of sum 1.
+        about: ``models``: name and every setting of each.
+        evaluation: its name.
+    """
+    models = [(one.label, one.rows["name"].iloc[0]) for one in configurations(pd.DataFrame(about["models"]))]
+    images = tensors["images"]
+    n, height, width, _ = images.shape
+    # In units of uniform attention, which is the same for all patch sizes.
+    maps = {name: tensors[f"maps/{name}"] * tensors[f"maps/{name}"][0, 0].size for _, name in models}
+    largest = max(float(np.quantile(one, _SHOWN_ATTENTION)) for one in maps.values())
+    scale = ScalarMappable(Normalize(0, largest), "magma")
+    titles = [textwrap.fill(label, _COLUMN_TITLE_WIDTH) for label, _ in models]
+    title_lines = 1 + max(title.count("\n") for title in titles)
+    figure, grid = tile_grid(n * len(_QUERIES), 1 + len(models), height / width, title_lines=title_lines)
+    for i, (query, label) in itertools.product(range(n), enumerate(_QUERIES.values())):
+        line = grid[i * len(_QUERIES) + query]
+        label_row(line[0], textwrap.fill(label, _ROW_LABEL_WIDTH))
+        line[0].imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for axis, (_, name) in zip(line[1:], models, strict=True):
+            shown, extent = scale.to_rgba(maps[name][i, query]), (-0.5, width - 0.5, height - 0.5, -0.5)
+            axis.imshow(shown, extent=extent, interpolation="nearest")
+        for axis in line:
+            axis.contour(tensors["object"][i], levels=[0.5], colors=[theme.PALETTE[9]], linewidths=0.8)
+    for axis, title in zip(grid[0, 1:], titles, strict=True):
+        axis.set_title(title, fontsize=7)
+    draw_bar(figure, grid[-1, 1], scale, "over uniform attention")
+    theme.note(
+        figure,
+        f"{evaluation}, first seed, last block, mean over heads, unmasked images of leaves",
+        "outlined: the object",
+        f"brightest: the highest {1 - _SHOWN_ATTENTION:.0%} of all values of a model",
+    )
+    return figure
+
+
+_SHOWN_ATTENTION = 0.99  # quantile of a model's values that is as bright as any above it
+_ROW_LABEL_WIDTH, _COLUMN_TITLE_WIDTH = 11, 13  # characters
 
 
 def _with_log_ratio(table: pd.DataFrame) -> pd.DataFrame:

@@ -36,6 +36,7 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 from spatialmae.figures.features import draw_tile
+from spatialmae.figures.tiles import draw_bar, label_row, tile_grid
 from spatialmae.figures.training import HIDDEN
 
 SHOWN_RATIO = 0.75
@@ -195,13 +196,12 @@ def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], 
     visible = np.full((*hidden.shape, 1), _VISIBLE)  # the linear predictor looks at no image
     seen = [*(tensors["images"] / 255), visible]
     labels = [*(f"trained MAE,\nimage {i + 1}" for i in range(n)), "best linear\npredictor,\nany image"]
-    figure, grid = _tile_grid(n + 1, 2 + max(n_directions, len(linear)), hidden.shape[0] / hidden.shape[1])
+    figure, grid = tile_grid(n + 1, 2 + max(n_directions, len(linear)), hidden.shape[0] / hidden.shape[1])
     largest = max(float(one.max()) for one in maps) or 1.0
     # A linear scale would show the nearest pixels alone.
     scale = ScalarMappable(LogNorm(largest / _DYNAMIC_RANGE, largest), "magma")
     for line, label, image, influence, inputs in zip(grid, labels, seen, maps, directions, strict=True):
-        beside = {"xycoords": "axes fraction", "xytext": (-4, 0), "textcoords": "offset points"}
-        line[0].annotate(label, (0, 0.5), **beside, ha="right", va="center", fontsize=7)
+        label_row(line[0], label)
         shown = scale.to_rgba(influence.clip(largest / _DYNAMIC_RANGE))[..., :3]
         for axis, picture in zip(line, (image, shown), strict=False):
             axis.imshow(np.where(hidden[..., None], HIDDEN, picture), interpolation="nearest")
@@ -210,7 +210,7 @@ def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], 
             draw_tile(axis, direction)
     for axis, title in zip(grid[0], ("as seen", "|J| of one output", "leading input directions"), strict=False):
         axis.set_title(title, fontsize=8, loc="left")
-    _draw_bar(figure, grid[-1, 1], scale, "mean |J|, log scale")
+    draw_bar(figure, grid[-1, 1], scale, "mean |J|, log scale")
     weights = "luminance of the weights" if linear.shape[-1] == 3 else "weights"
     theme.note(
         figure,
@@ -224,29 +224,6 @@ def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], 
 
 _DYNAMIC_RANGE = 1000  # of influence that is shown; what is smaller is black
 _VISIBLE = 0.92
-_LABEL_WIDTH, _TITLE_HEIGHT, _FOOT_HEIGHT = 0.75, 0.22, 0.85  # inches
-
-
-def _tile_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
-    """Tiles of height/width ``aspect`` without axes; sizes are fixed, so no layout engine is used."""
-    width = theme.DOUBLE_WIDTH
-    tile = (width - _LABEL_WIDTH) / columns
-    height = rows * tile * aspect + _TITLE_HEIGHT + _FOOT_HEIGHT
-    figure = Figure(figsize=(width, height))
-    sides = {"left": _LABEL_WIDTH / width, "right": 1 - 0.02 / width, "wspace": 0.06}
-    ends = {"top": 1 - _TITLE_HEIGHT / height, "bottom": _FOOT_HEIGHT / height, "hspace": 0.06}
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=sides | ends)
-    for axis in grid.flat:
-        axis.set_axis_off()
-    return figure, grid
-
-
-def _draw_bar(figure: Figure, above: Axes, scale: ScalarMappable, label: str) -> None:
-    """A colour bar below a tile."""
-    box, inch = above.get_position(), 1 / figure.get_figheight()
-    bar = figure.add_axes((box.x0, box.y0 - 0.12 * inch, box.width, 0.07 * inch))
-    figure.colorbar(scale, cax=bar, orientation="horizontal")
-    bar.set_xlabel(label, fontsize=7)
 
 
 def basis_training(table: pd.DataFrame, evaluation: str) -> Figure:

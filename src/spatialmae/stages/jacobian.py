@@ -105,7 +105,7 @@ def run(config: Config, name: str) -> None:
     spec = _pictured_run(evaluated)
     about = {"run": spec.name, "mask_ratio": spec.model.mask_ratio}
     about["evaluation_mask_ratio"] = evaluated.settings.mask_ratio
-    write_tensors(layout.examples(name), _pictures(evaluated, spec, linear), about)
+    write_tensors(layout.pictures("jacobian", name), _pictures(evaluated, spec, linear), about)
 
 
 def _of_runs(evaluated: ViewedModels) -> Iterator[dict[str, pd.DataFrame]]:
