@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spatialmae.analysis.embedding import separability, tsne
+from spatialmae.probe.embedding import separability, tsne
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.permutation(np.repeat([0, 3, 7], [20, 25, 15]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from tqdm import tqdm
 
-from spatialmae.analysis.embedding import separability, tsne
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.probe.classification import label_targets
+from spatialmae.probe.embedding import separability, tsne
 from spatialmae.probe.representation import Feature, represent
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.tables import write_table
