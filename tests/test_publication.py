@@ -108,7 +108,8 @@ def test_the_readme_says_what_is_published():
 def test_published_verdicts_follow_from_the_published_tables_by_the_committed_rules(folder):
     published = read_table(folder / "claims.csv").set_index("id")
     judged = claims_table(judge(LEDGER, folder / "tables", folder.name)).set_index("id")
-    assert judged["verdict"].to_dict() == published["verdict"].to_dict()
+    for column in ("verdict", "tier", "statement"):
+        assert judged[column].to_dict() == published[column].to_dict()
     for column in ("estimate", "ci_low", "ci_high", "p"):
         pd.testing.assert_series_equal(judged[column], published[column], check_dtype=False, rtol=1e-6)
 

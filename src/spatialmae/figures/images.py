@@ -172,17 +172,18 @@ def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, An
     scale = ScalarMappable(Normalize(0, largest), "magma")
     titles = [textwrap.fill(label, _COLUMN_TITLE_WIDTH) for label, _ in models]
     title_lines = 1 + max(title.count("\n") for title in titles)
-    figure, grid = tile_grid(n * len(_QUERIES), 1 + len(models), height / width, title_lines=title_lines)
+    columns = max(1 + len(models), _LEAST_COLUMNS)
+    figure, grid = tile_grid(n * len(_QUERIES), columns, height / width, title_lines=title_lines)
     for i, (query, label) in itertools.product(range(n), enumerate(_QUERIES.values())):
         line = grid[i * len(_QUERIES) + query]
         label_row(line[0], textwrap.fill(label, _ROW_LABEL_WIDTH))
         line[0].imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        for axis, (_, name) in zip(line[1:], models, strict=True):
+        for axis, (_, name) in zip(line[1:], models, strict=False):
             shown, extent = scale.to_rgba(maps[name][i, query]), (-0.5, width - 0.5, height - 0.5, -0.5)
             axis.imshow(shown, extent=extent, interpolation="nearest")
-        for axis in line:
+        for axis in line[: 1 + len(models)]:
             axis.contour(tensors["object"][i], levels=[0.5], colors=[theme.PALETTE[9]], linewidths=0.8)
-    for axis, title in zip(grid[0, 1:], titles, strict=True):
+    for axis, title in zip(grid[0, 1:], titles, strict=False):
         axis.set_title(title, fontsize=7)
     draw_bar(figure, grid[-1, 1], scale, "over uniform attention")
     theme.note(
@@ -196,6 +197,7 @@ def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, An
 
 _SHOWN_ATTENTION = 0.99  # quantile of a model's values that is as bright as any above it
 _ROW_LABEL_WIDTH, _COLUMN_TITLE_WIDTH = 11, 13  # characters
+_LEAST_COLUMNS = 6  # fewer would make large tiles of little
 
 
 def _with_log_ratio(table: pd.DataFrame) -> pd.DataFrame:
@@ -380,7 +382,8 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
     for target, rows in _parts(table, "target"):
         kinds = {f"{encoder} encoder": (part, "score") for encoder, part in _parts(rows, "encoder")}
         score = _SCORES[rows["metric"].iloc[0]]
-        panels.append(_Panel(score, kinds, target.capitalize(), {"the same answer for all": (rows, "baseline")}))
+        constant = rows.drop_duplicates("name")  # whatever the encoder
+        panels.append(_Panel(score, kinds, target.capitalize(), {"the same answer for all": (constant, "baseline")}))
     figure = _draw_panels([panels], compared, height=2.2)
     kinds = table["target"] + table["encoder"]
     theme.note(
@@ -637,8 +640,9 @@ def _lines(comparison: Comparison, rows: pd.DataFrame) -> list[Line]:
 def _draw_against(
     axis: Axes, comparison: Comparison, rows: pd.DataFrame, value: str, style: theme.Style, label: str
 ) -> None:
-    """What models are held against: a level where it is the same for all of them."""
-    if np.ptp(rows[value]) <= _SAME * np.abs(rows[value]).max():
+    """What models are held against: a level where it is the same for all of a seed."""
+    spread = rows.groupby("seed")[value].agg(np.ptp).max()
+    if spread <= _SAME * np.abs(rows[value]).max():
         draw_level(axis, rows[value], style, label)
         return
     for line in comparison.lines(rows):
