@@ -1,5 +1,6 @@
 """Analyses of trained models as stages: which models, images and masks, and what the tables hold."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,18 +173,24 @@ def test_the_linear_predictors_ridge_is_that_of_least_validation_error(config):
         assert set(found) == {RIDGES[int(np.argmin(errors))]}
 
 
-def test_each_network_is_measured_once_under_each_ratio(config, monkeypatch):
+def test_each_network_is_measured_once_under_each_ratio_and_kept(config, monkeypatch):
     measured, measure = [], jacobian._measure
 
-    def counted(evaluated, spec, trained, model, mask_ratio):
-        weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+    def counted(network, mask_ratio):
+        weights = b"".join(tensor.numpy().tobytes() for tensor in network.load().state_dict().values())
         measured.append((weights, mask_ratio))
-        return measure(evaluated, spec, trained, model, mask_ratio)
+        return measure(network, mask_ratio)
 
     monkeypatch.setattr(jacobian, "_measure", counted)
+    kept = Layout.of(config).rows("jacobian")
+    shutil.rmtree(kept, ignore_errors=True)
     training = table(config, jacobian, "reach_in_training", "ratios")
     # Six runs: two ratios at the end, one after the first epoch; and two ratios of the weights each seed begins with.
     assert len(measured) == len(set(measured)) == 6 * 3 + 2 * 2
+    damaged = sorted(kept.iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    pd.testing.assert_frame_equal(table(config, jacobian, "reach_in_training", "ratios"), training)
+    assert len(measured) == 6 * 3 + 2 * 2 + 1
     # Rows of initial weights are those of the untrained network, for every run of the seed.
     untrained = read_table(Layout.of(config).table("model_reach", "ratios")).query("predictor == 'untrained'")
     expected = untrained[untrained["evaluation_mask_ratio"] == 0.75].set_index("seed")["rms_radius_squared"]

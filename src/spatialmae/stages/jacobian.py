@@ -7,7 +7,7 @@ chosen on validation images, since the noise of its weights, too, is influence f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,8 +27,10 @@ from spatialmae.config import Config
 from spatialmae.geometry import pixel_coordinates
 from spatialmae.layout import Layout
 from spatialmae.model.mae import MaskedAutoencoder
+from spatialmae.stages.kept import KeptArrays
 from spatialmae.stages.views import View, ViewedModels
 from spatialmae.tables import write_table
+from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import TrainedRun
 
@@ -37,7 +39,14 @@ SEGMENTATION = "segmentation"  # the target that tells objects apart
 N_PICTURED = 4  # images whose bases are kept as pictures
 N_DIRECTIONS = 4  # leading singular directions of each
 
+# Modules that a measured network depends on beside those of the trained weights.
+NUMERIC = (
+    *("geometry.py", "analysis/jacobian.py", "analysis/basis.py", "analysis/reach.py"),
+    *("stages/evaluation.py", "stages/views.py", "stages/jacobian.py"),
+)
+
 Row = dict[str, Any]
+Means = dict[str, np.ndarray]
 
 
 @dataclass
@@ -73,19 +82,32 @@ class Measured:
             for one, labels in zip(maps, segmentation, strict=True):
                 self.contrast += ObjectContrast.of(one, view.geometry, labels, view.visible)
 
-    def tables(self, keys: Row) -> dict[str, pd.DataFrame]:
-        """Averages over the masks, a row or a profile, by the table they belong to."""
-        basis = [{**keys, "dispersion": np.mean(self.dispersion), "object_log_ratio": self.contrast.log_ratio}]
-        if self.expansion:
-            basis[0]["expansion_error"] = np.mean(self.expansion)
-            control = f"{keys['predictor']}, reversed"
-            basis.append(keys | {"predictor": control, "expansion_error": np.mean(self.reversed)})
+    def means(self) -> Means:
+        """Averages over the masks: numbers, and the profile's columns."""
         profile = pd.concat(self.profile).groupby("distance", as_index=False)["mean_abs"].mean()
-        return {
-            "model_reach": pd.DataFrame([keys | dict(pd.DataFrame(self.reach).mean())]),
-            "model_basis": pd.DataFrame(basis),
-            "model_profile": pd.DataFrame({**keys, **profile}),
-        }
+        numbers = {f"reach/{name}": mean for name, mean in pd.DataFrame(self.reach).mean().items()}
+        numbers |= {"basis/dispersion": np.mean(self.dispersion), "basis/object_log_ratio": self.contrast.log_ratio}
+        if self.expansion:
+            numbers |= {"basis/expansion_error": np.mean(self.expansion), "reversed": np.mean(self.reversed)}
+        arrays = {name: np.float64(number).reshape(1) for name, number in numbers.items()}
+        return arrays | {f"profile/{name}": profile[name].to_numpy() for name in profile}
+
+
+def tables_of(means: Means, keys: Row) -> dict[str, pd.DataFrame]:
+    """What :meth:`Measured.means` gives, by the table it belongs to."""
+
+    def part(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): values for name, values in means.items() if name.startswith(prefix)}
+
+    basis = [pd.DataFrame({**keys, **part("basis/")})]
+    if "reversed" in means:
+        control = keys | {"predictor": f"{keys['predictor']}, reversed"}
+        basis.append(pd.DataFrame({**control, "expansion_error": means["reversed"]}))
+    return {
+        "model_reach": pd.DataFrame({**keys, **part("reach/")}),
+        "model_basis": pd.concat(basis),
+        "model_profile": pd.DataFrame({**keys, **part("profile/")}),
+    }
 
 
 def run(config: Config, name: str) -> None:
@@ -108,30 +130,64 @@ def run(config: Config, name: str) -> None:
     write_tensors(layout.pictures("jacobian", name), _pictures(evaluated, spec, linear), about)
 
 
+@dataclass(frozen=True)
+class Network:
+    """A network of a run: as it was after an epoch, or at the end (None)."""
+
+    evaluated: ViewedModels
+    spec: RunSpec
+    trained: TrainedRun
+    epoch: int | None
+
+    def measured(self, mask_ratio: float) -> Means:
+        """Its measures under masks of a ratio. They take minutes on CIFAR-10, so that they are kept."""
+        folder = Layout.of(self.evaluated.config).rows("jacobian")
+        at = "" if self.epoch is None else f"-epoch{self.epoch}"
+        kept = KeptArrays(folder, f"{self.spec.name}{at}-at{mask_ratio:g}", self._key(mask_ratio))
+        return kept.read() or kept.write(_measure(self, mask_ratio).means())
+
+    def load(self) -> MaskedAutoencoder:
+        """The model, in evaluation mode."""
+        return self.trained.model if self.epoch is None else self.evaluated.snapshot(self.spec, self.epoch)
+
+    def _key(self, mask_ratio: float) -> Row:
+        record, settings = self.trained.record, self.evaluated.settings
+        snapshot = f"snapshots/epoch{self.epoch or 0:04d}/model.safetensors"
+        return {
+            "weights_sha256": record["weights_sha256"] if self.epoch is None else record["files"][snapshot],
+            "model": self.spec.model.to_dict(),
+            "seed": self.spec.seed,
+            "data_sha256": self.evaluated.data_sha256,
+            "mask_ratio": mask_ratio,
+            "mask_unit": self.evaluated.mask_unit,
+            "n_images": settings.n_images,
+            "n_masks": settings.n_masks,
+            "code_digest": code_digest(NUMERIC),
+        }
+
+
 def _of_runs(evaluated: ViewedModels) -> Iterator[dict[str, pd.DataFrame]]:
     """Tables of the trained models, of their snapshots, and of initial weights, each measured once."""
     ratios, common = evaluated.settings.mask_ratios, evaluated.settings.mask_ratio
-    every = dict.fromkeys((*ratios, common))
-    initial: dict[tuple, dict[float, Measured]] = {}
+    initial: dict[tuple, Network] = {}
     for spec in tqdm(evaluated.specs, desc=f"jacobian {evaluated.name}", unit="run"):
         trained, keys = evaluated.run(spec), spec.settings()
-        at_end = _measure_all(evaluated, spec, trained, trained.model, every)
-        along = {spec.train.epochs: at_end[common]}
+        networks = {epoch: Network(evaluated, spec, trained, epoch) for epoch in spec.train.snapshots}
+        networks[spec.train.epochs] = at_end = Network(evaluated, spec, trained, None)
         for ratio in ratios:
-            yield at_end[ratio].tables(keys | {"predictor": "trained", "evaluation_mask_ratio": ratio})
+            known = keys | {"predictor": "trained", "evaluation_mask_ratio": ratio}
+            yield tables_of(at_end.measured(ratio), known)
         start = _initial_network(spec, trained)
         if start is not None:
             if start not in initial:
-                initial[start] = _measure_all(evaluated, spec, trained, evaluated.snapshot(spec, 0), every)
+                initial[start] = networks[0]
                 for ratio in ratios:
-                    found = initial[start][ratio]
-                    yield found.tables(keys | {"predictor": "untrained", "evaluation_mask_ratio": ratio})
-            along[0] = initial[start][common]
-        for epoch in dict.fromkeys((*spec.train.snapshots, spec.train.epochs)):
-            if epoch not in along:
-                along[epoch] = _measure(evaluated, spec, trained, evaluated.snapshot(spec, epoch), common)
-            rows = along[epoch].tables(keys | {"epoch": epoch, "predictor": "trained", "evaluation_mask_ratio": common})
-            yield {"reach_in_training": rows["model_reach"]}
+                    known = keys | {"predictor": "untrained", "evaluation_mask_ratio": ratio}
+                    yield tables_of(networks[0].measured(ratio), known)
+            networks[0] = initial[start]
+        for epoch, network in networks.items():
+            known = keys | {"epoch": epoch, "predictor": "trained", "evaluation_mask_ratio": common}
+            yield {"reach_in_training": tables_of(network.measured(common), known)["model_reach"]}
 
 
 def _initial_network(spec: RunSpec, trained: TrainedRun) -> tuple | None:
@@ -141,19 +197,11 @@ def _initial_network(spec: RunSpec, trained: TrainedRun) -> tuple | None:
     return weights and (weights, spec.model.encoder_heads, spec.model.decoder_heads, spec.model.layer_norm_eps)
 
 
-def _measure_all(
-    evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun, model: MaskedAutoencoder, ratios: Iterable[float]
-) -> dict[float, Measured]:
-    """Measure a model of a run under masks of each ratio."""
-    return {ratio: _measure(evaluated, spec, trained, model, ratio) for ratio in ratios}
-
-
-def _measure(
-    evaluated: ViewedModels, spec: RunSpec, trained: TrainedRun, model: MaskedAutoencoder, mask_ratio: float
-) -> Measured:
-    """Measure a model of a run, trained or not, under all masks of its seed."""
+def _measure(network: Network, mask_ratio: float) -> Measured:
+    """Measure a network under all masks of its seed."""
+    evaluated, spec, model = network.evaluated, network.spec, network.load()
     rows = evaluated.images(spec.seed)
-    images = trained.normalise(torch.from_numpy(evaluated.data.images[rows]))
+    images = network.trained.normalise(torch.from_numpy(evaluated.data.images[rows]))
     measured, change = Measured(), torch.Generator().manual_seed(spec.seed)
     for view in evaluated.views(spec.seed, mask_ratio):
         masks = evaluated.masks(spec.model, mask_ratio, view.noise.expand(len(rows), -1))
@@ -197,7 +245,7 @@ def _of_linear_predictors(
                 jacobian = torch.from_numpy(_jacobian(linear[ratio], view))
                 measured.add(jacobian.expand(len(rows), -1, -1), view, _segmentation(evaluated, rows))
             keys = {"seed": seed, "predictor": "linear", "ridge": linear[ratio].ridge}
-            yield measured.tables(keys | {"evaluation_mask_ratio": ratio})
+            yield tables_of(measured.means(), keys | {"evaluation_mask_ratio": ratio})
 
 
 def _jacobian(conditional_mean: ConditionalMean, view: View) -> Float[np.ndarray, "d_in d_out"]:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spatialmae.artifacts import write_json
+import numpy as np
+
+from spatialmae.artifacts import read_tensors, write_json, write_tensors
+from spatialmae.errors import UserError
 
 Row = dict[str, Any]
 
@@ -38,6 +41,25 @@ class KeptFile:
         """Another file for each key."""
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{self.name}-{digest[:16]}{self.suffix}"
+
+
+class KeptArrays(KeptFile):
+    """Named arrays, bit for bit."""
+
+    suffix = ".safetensors"
+
+    def read(self) -> dict[str, np.ndarray] | None:
+        """The arrays, if they were made before and their file is whole."""
+        try:
+            arrays, about = read_tensors(self.path)
+            return arrays if about["key"] == self.key else None
+        except (UserError, KeyError, TypeError):
+            return None
+
+    def write(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Keep the arrays."""
+        write_tensors(self.path, arrays, {"key": self.key})
+        return arrays
 
 
 class KeptRow(KeptFile):
