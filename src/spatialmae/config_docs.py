@@ -42,12 +42,12 @@ SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [
     ("training.<name>.model", MAEConfig, MODEL_FIELDS),
     ("training.<name>.train", TrainConfig, TRAIN_FIELDS),
 ]
-# Settings that a section holds beside its own keys.
 # Keys whose values are names that each need a line.
 NAMED: dict[type[BaseModel], tuple[str, dict[str, str]]] = {
     config.Dataset: ("analyses", config.DATASET_ANALYSES),
     config.Evaluation: ("analyses", {name: one.says for name, one in config.MODEL_ANALYSES.items()}),
 }
+# Settings that a section holds beside its own keys.
 BESIDE: dict[type[BaseModel], tuple[type, tuple[str, ...]]] = {config.FineTuning: (FineTuneConfig, FINE_TUNE_FIELDS)}
 DOCUMENT_END = "\n...\n"  # what YAML writes after a bare value
 HEADER = ["| key | type | default | meaning |", "|---|---|---|---|"]

@@ -13,13 +13,15 @@ MERGE = "<<"  # may stand twice
 
 
 class _Loader(yaml.SafeLoader):
+    """Makes plain values alone, as its base does, and runs nothing."""
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
-        for key, _ in node.value:
-            if key.value != MERGE and isinstance(key, yaml.ScalarNode) and key.value in seen:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != MERGE):
+            if key.value in seen:
                 raise _DuplicateKeyError(problem=f"{key.value} occurs twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
+            seen.add(key.value)
         return node
 
 
@@ -38,7 +40,7 @@ def read_yaml(path: Path | str, missing: tuple[str, str]) -> Any:
         UserError: the file is missing or not YAML, or a key occurs twice in one section.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(path, *missing) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -124,8 +124,7 @@ def print_skipped(data: ImageData) -> None:
 
 def _check(path: Path, image_size: int, resize: str, validation: float, test: float) -> None:
     """Raise UserError at the first impossible argument."""
-    if not path.is_dir():
-        raise UserError(path, "no such folder", "give the path of a folder of images")
+    check_folder(path)
     if image_size < 1:
         raise UserError("folder.image_size", f"{image_size} is no size", "use at least 1, e.g. 32")
     if resize not in get_args(Resize):
@@ -133,6 +132,13 @@ def _check(path: Path, image_size: int, resize: str, validation: float, test: fl
     if min(validation, test) < 0 or validation + test >= 1:
         problem = f"validation_fraction={validation} and test_fraction={test} leave nothing to train on"
         raise UserError("folder", problem, "use fractions from 0 whose sum is below 1")
+
+
+def check_folder(path: Path) -> None:
+    """Raise UserError if a path is no folder."""
+    if not path.is_dir():
+        problem = "is a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(path, problem, "give the path of a folder of images")
 
 
 def read_folder(
@@ -201,6 +207,11 @@ def no_labels(files: list[Path]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ..
     return np.zeros(len(files), np.int64), ()
 
 
+def class_sizes(label: Int64[np.ndarray, " n"], names: tuple[str, ...]) -> dict[str, int]:
+    """Images of each class, by what :func:`class_labels` gives; empty if there are no classes."""
+    return dict(zip(names, np.bincount(label).tolist(), strict=True)) if names else {}
+
+
 def _split(
     path: Path,
     collection: Collection,
@@ -213,7 +224,7 @@ def _split(
     """Stratified splits of the files."""
     n, n_classes = len(label), max(1, len(names))
     n_splits = 1 + sum(fraction > 0 for fraction in (validation, test))
-    for name, count in zip(names, np.bincount(label), strict=False):
+    for name, count in class_sizes(label, names).items():
         if count < n_splits:
             problem = f"{count} usable images cannot be split {n_splits} ways as a class"
             raise UserError(path / name, problem, "add images there, remove the folder, or set source.classes: false")

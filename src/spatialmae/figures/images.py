@@ -173,14 +173,14 @@ def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, An
     titles = [textwrap.fill(label, _COLUMN_TITLE_WIDTH) for label, _ in models]
     title_lines = 1 + max(title.count("\n") for title in titles)
     columns = max(1 + len(models), _LEAST_COLUMNS)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # of the image's pixels, whatever the patch
     figure, grid = tile_grid(n * len(_QUERIES), columns, height / width, title_lines=title_lines)
     for i, (query, label) in itertools.product(range(n), enumerate(_QUERIES.values())):
         line = grid[i * len(_QUERIES) + query]
         label_row(line[0], textwrap.fill(label, _ROW_LABEL_WIDTH))
         line[0].imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         for axis, (_, name) in zip(line[1:], models, strict=False):
-            shown, extent = scale.to_rgba(maps[name][i, query]), (-0.5, width - 0.5, height - 0.5, -0.5)
-            axis.imshow(shown, extent=extent, interpolation="nearest")
+            axis.imshow(scale.to_rgba(maps[name][i, query]), extent=extent, interpolation="nearest")
         for axis in line[: 1 + len(models)]:
             axis.contour(tensors["object"][i], levels=[0.5], colors=[theme.PALETTE[9]], linewidths=0.8)
     for axis, title in zip(grid[0, 1:], titles, strict=False):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from spatialmae.data.decoding import Resize, UnusableImageError, shorter_side
-from spatialmae.data.folder import class_labels, image_files, read_content, read_folder
+from spatialmae.data.folder import check_folder, class_labels, class_sizes, image_files, read_content, read_folder
 from spatialmae.errors import UserError
 
 MAX_IMAGES = 10_000
@@ -74,9 +74,7 @@ def read_images(
         UserError: no such folder, too few usable images, or an impossible value.
     """
     path = Path(path)
-    if not path.is_dir():
-        problem = "is a file, not a folder" if path.exists() else "no such folder"
-        raise UserError(path, problem, "give the path of a folder of images")
+    check_folder(path)
     _check(image_size, resize, max_images)
     found = image_files(path)
     if not found:
@@ -98,7 +96,7 @@ def read_images(
         resize=chosen,
         sizes_say=_sizes_say(sides, size, chosen),
         n_files=len(collection.files),
-        class_sizes=dict(zip(names, np.bincount(label).tolist(), strict=False)),
+        class_sizes=class_sizes(label, names),
         skipped=collection.skipped,
     )
 

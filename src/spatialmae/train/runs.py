@@ -111,7 +111,7 @@ class RunFolder:
     def save_state(self, trainer: Trainer) -> None:
         """Write the state, atomically."""
         tensors, values = trainer.state()
-        write_tensors(self.state, tensors | _global_generators(), values | self._identity(trainer))
+        write_tensors(self.state, tensors | _global_generators(trainer), values | self._identity(trainer))
 
     def restore(self, trainer: Trainer, *, keep_trained: bool = False) -> str | None:
         """Go on from the state, if there is one.
@@ -129,7 +129,7 @@ class RunFolder:
                 if other and not (keep_trained and name == "code_digest"):
                     return f"begun with other {name.removesuffix('_sha256').removesuffix('_digest')}"
             trainer.restore(tensors, values)
-            _restore_global_generators(tensors)
+            _restore_global_generators(trainer, tensors)
         except (UserError, KeyError, TypeError, AttributeError, RuntimeError):
             return "its state is damaged"
         return None
@@ -187,16 +187,18 @@ class RunFolder:
         self.state.unlink(missing_ok=True)
 
 
-def _global_generators() -> dict[str, np.ndarray]:
+def _global_generators(trainer: Trainer) -> dict[str, np.ndarray]:
     """States of torch's global generators, from which the control of a loss's margin draws."""
-    on_cuda = {"rng/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
-    return {name: state.numpy() for name, state in ({"rng/cpu": torch.get_rng_state()} | on_cuda).items()}
+    states = {"rng/cpu": torch.get_rng_state().numpy()}
+    if trainer.hardware.device.type == "cuda":
+        states["rng/cuda"] = torch.cuda.get_rng_state(trainer.hardware.device).numpy()
+    return states
 
 
-def _restore_global_generators(tensors: dict[str, np.ndarray]) -> None:
+def _restore_global_generators(trainer: Trainer, tensors: dict[str, np.ndarray]) -> None:
     torch.set_rng_state(torch.from_numpy(tensors["rng/cpu"]))
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.from_numpy(tensors["rng/cuda"]))
+    if trainer.hardware.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["rng/cuda"]), trainer.hardware.device)
 
 
 @dataclass(frozen=True)
