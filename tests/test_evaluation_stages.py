@@ -259,6 +259,15 @@ def test_second_order_rows_hold_both_kinds_of_images_for_every_run(config):
     np.testing.assert_allclose(linear["linear_error"], linear["linear_expected"], rtol=0.1)
 
 
+def test_models_compared_before_need_no_linear_side_again(config, monkeypatch):
+    made = table(config, second_order, "second_order", "ratios")
+    monkeypatch.setattr(second_order, "LinearBound", None)
+    pd.testing.assert_frame_equal(table(config, second_order, "second_order", "ratios"), made, check_exact=True)
+    monkeypatch.setattr(second_order, "code_digest", lambda numeric: "other")
+    with pytest.raises(AttributeError, match="NoneType"):
+        second_order.run(config, "ratios")
+
+
 def test_probes_have_a_row_for_each_run_and_target(config):
     rows = table(config, model_probe, "linear_probe", "ratios")
     assert rows["name"].tolist() == [run.name for run in config.evaluation_runs("ratios")]

@@ -12,10 +12,21 @@ from spatialmae.config import MODEL_ANALYSES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.probe.representation import represent
-from spatialmae.stages import attention, corruptions, dense, embedding, reconstruction, scenes, shape_bias
+from spatialmae.stages import (
+    attention,
+    corruptions,
+    dense,
+    embedding,
+    probes,
+    reconstruction,
+    scenes,
+    second_order,
+    shape_bias,
+)
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.tables import read_table
-from trained_stages import train_stages
+from spatialmae.train import code
+from trained_stages import imported_modules, train_stages
 
 ROOT = Path(__file__).parent.parent
 STAGES = {
@@ -135,6 +146,30 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": None}}
     alone = parse_config(values | {"evaluations": {"ratios": frozen}}, "test").evaluations["ratios"].dense
     assert list(dense._heads(alone)) == ["frozen"]
+
+
+@pytest.mark.parametrize(("name", "makes"), [("dense", "dense_rows"), ("corruptions", "corruption_rows")])
+def test_a_model_that_was_measured_before_is_not_again(config, monkeypatch, name, makes):
+    made, stage = table(config, name), STAGES[name]
+    monkeypatch.setattr(stage, makes, None)
+    stage.run(config, "ratios")
+    pd.testing.assert_frame_equal(table(config, name), made, check_exact=True)
+    monkeypatch.setattr(dense, "code_digest", lambda numeric: "other")
+    monkeypatch.setattr(probes, "code_digest", lambda numeric: "other")
+    with pytest.raises(TypeError, match="not callable"):
+        stage.run(config, "ratios")
+
+
+def test_digests_cover_all_that_is_computed_with():
+    # What images, labels and devices are called, files and tables; how a stage is put together.
+    not_numeric = {
+        *("data/dataset.py", "artifacts.py", "errors.py", "setting.py", "shapes.py", "config.py", "layout.py"),
+        *("tables.py", "train/hardware.py", "train/runs.py", "train/code.py", "train/plan.py"),
+        *("model/checkpoint.py", "probe/ridge.py", "probe/settings.py"),
+        *("stages/kept.py", "stages/probes.py", "stages/evaluation.py"),
+    }
+    for stage in (dense, corruptions, second_order):
+        assert imported_modules(stage.NUMERIC) - not_numeric <= {*stage.NUMERIC, *code.NUMERIC}, stage.__name__
 
 
 def test_models_of_normalised_patches_are_refused_where_pixels_are_needed(values):

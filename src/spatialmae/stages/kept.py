@@ -62,21 +62,44 @@ class KeptArrays(KeptFile):
         return arrays
 
 
-class KeptRow(KeptFile):
-    """One row of a table."""
-
+class _KeptJson(KeptFile):
     suffix = ".json"
 
-    def read(self) -> Row | None:
-        """The row, if it was made before and its file is whole."""
+    def _read(self) -> Any:
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             return kept["row"] if kept["key"] == self.key else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
+    def _write(self, made: Any) -> Any:
+        write_json(self.path, {"key": self.key, "row": made})
+        return made
+
+
+class KeptRow(_KeptJson):
+    """One row of a table."""
+
+    def read(self) -> Row | None:
+        """The row, if it was made before and its file is whole."""
+        return self._read()
+
     def write(self, row: Row) -> Row:
         """Keep the row; as it will be read back, NaN as None."""
-        missing = {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
-        write_json(self.path, {"key": self.key, "row": row | missing})
-        return row | missing
+        return self._write(_nan_as_none(row))
+
+
+class KeptRows(_KeptJson):
+    """Rows of a table that are made together."""
+
+    def read(self) -> list[Row] | None:
+        """The rows, if they were made before and their file is whole."""
+        return self._read()
+
+    def write(self, rows: list[Row]) -> list[Row]:
+        """Keep the rows; as they will be read back, NaN as None."""
+        return self._write([_nan_as_none(row) for row in rows])
+
+
+def _nan_as_none(row: Row) -> Row:
+    return row | {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
