@@ -20,6 +20,7 @@ from scipy import stats
 
 from figure_checks import check_layout
 from figure_checks import line as check_line
+from spatialmae.analysis.settings import setting_label
 from spatialmae.artifacts import write_tensors
 from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme, training
 from spatialmae.figures.svg import compact
@@ -478,7 +479,7 @@ def test_what_varies_in_a_stage_is_found(settings: dict[str, list], expected: li
     ],
 )
 def test_settings_are_named_in_legends(name: str, value: object, label: str) -> None:
-    assert training.setting_label(name, value) == label
+    assert setting_label(name, value) == label
 
 
 @pytest.mark.parametrize("values", [["none", "flip"], [np.nan, 8.0], [0.1, 0.2]])
@@ -489,7 +490,7 @@ def test_any_setting_can_colour_the_losses(values: list) -> None:
     chosen = chosen.assign(mask_ratio=0.5, **{name: np.repeat(values, 2)})
     axis = training.loss_curves(chosen, curves, validation, "one").axes[0]
     handles, labels = axis.get_legend_handles_labels()
-    assert labels == [training.setting_label(name, value) for value in values], "the order of the table"
+    assert labels == [setting_label(name, value) for value in values], "the order of the table"
     assert len({str(handle.get_color()) for handle in handles}) == 2
 
 

@@ -33,11 +33,12 @@ from model_tables import (
     make_shape_bias,
     make_tsne,
 )
+from spatialmae.analysis.settings import models_along
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config, load_config
 from spatialmae.figures import images, theme
 from spatialmae.figures.catalogue import CATALOGUE, drawn_figures
-from spatialmae.figures.design import ALONG, compare, compare_along, configurations, models_along
+from spatialmae.figures.design import ALONG, compare, compare_along, configurations
 from spatialmae.layout import Layout
 from spatialmae.tables import write_table
 

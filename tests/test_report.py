@@ -138,8 +138,8 @@ def test_agreement_says_where_level_goes_with_reach_and_where_against_it():
     assert "[CLS] on the object" in above.along
     assert "shape bias, leaves" in below.undecided and "shape bias, leaves" in above.undecided
     assert (below.papers, above.papers) == ("agree", "in part")
-    words = {one.measure: one.turn.word for one in agreement.measured}
-    assert (words["A: reach"], words["B: linear probe, label"]) == ("goes on", "turns back")
+    words = {(one.paper, one.measure): one.turn.word for one in agreement.trends}
+    assert (words["A", "reach"], words["B", "linear probe, label"]) == ("goes on", "turns back")
 
 
 def test_models_of_one_ratio_settle_nothing():

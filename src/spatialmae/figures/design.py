@@ -22,8 +22,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from spatialmae.analysis.settings import MARGIN_CONTROL, setting_label, settings_label, varied
 from spatialmae.figures import theme
-from spatialmae.figures.training import setting_label, varied
 
 ALONG = "along"
 """The column that :meth:`Comparison.placed` adds: where a model stands on the horizontal axis."""
@@ -37,7 +37,6 @@ _LABELS = {
     "noise_std": "noise σ (channel deviations)",
     "loss_margin": "margin left out of the loss (px)",
 }
-_CONTROL = "loss_margin_control"
 # Settings that decide the network before training: models that differ in others alone start as the same one.
 _NETWORK = {
     *("patch_size", "encoder_dim", "encoder_depth", "encoder_heads", "decoder_dim", "decoder_depth", "decoder_heads"),
@@ -116,7 +115,7 @@ class Comparison:
         rows = self.placed(table)
         if not self.apart:
             return [Line("", theme.Style(theme.PALETTE[0], linestyle=self.linestyle), rows)]
-        parts = {_label(self.apart, values): part for values, part in rows.groupby(self.apart, dropna=False)}
+        parts = {settings_label(self.apart, values): part for values, part in rows.groupby(self.apart, dropna=False)}
         if self.apart == ["patch_size"]:
             styles = list(theme.sequence_styles(range(len(parts)), "flare_r").values())
         else:
@@ -155,8 +154,8 @@ def compare(table: pd.DataFrame) -> list[Comparison]:
         table: name, seed and every setting; rows of no run have no name.
     """
     names, models = _configurations(table)
-    has_control = {"loss_margin", _CONTROL} <= set(names)
-    numbers = [name for name in names if not (has_control and name == _CONTROL)]
+    has_control = {"loss_margin", MARGIN_CONTROL} <= set(names)
+    numbers = [name for name in names if not (has_control and name == MARGIN_CONTROL)]
     centre = _centre(models, numbers)
     if centre is not None:
         return [
@@ -165,7 +164,7 @@ def compare(table: pd.DataFrame) -> list[Comparison]:
                 models,
                 colormap,
                 held={other: centre[other] for other in numbers if other != name},
-                apart=[_CONTROL] if has_control and name == "loss_margin" else [],
+                apart=[MARGIN_CONTROL] if has_control and name == "loss_margin" else [],
             )
             for name, colormap in zip(numbers, itertools.cycle(_COLORMAPS))
         ]
@@ -187,7 +186,7 @@ def compare_at_once(table: pd.DataFrame) -> Comparison:
         return compared[0]
     centre: dict[str, Any] = _centre_of(compared)
     if any(comparison.apart for comparison in compared):
-        centre[_CONTROL] = False
+        centre[MARGIN_CONTROL] = False
     rows, labels, styles = [centre], [_BASELINE], [theme.Style("black", "*")]
     markers = itertools.cycle(theme.MARKERS)
     for comparison in compared:
@@ -202,20 +201,13 @@ def compare_at_once(table: pd.DataFrame) -> Comparison:
     return _side_by_side(pd.DataFrame(rows), labels, styles)
 
 
-def models_along(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """The rows of models that others differ from in one setting alone, for :func:`compare_along`; there may be none.
-
-    Along ``loss_margin`` its control is no other setting.
-    """
-    rows = table[table["name"].notna()]
-    own = [setting, *([_CONTROL] if setting == "loss_margin" else [])]
-    same = [name for name in varied(rows) if name not in own]
-    kinds = rows.assign(all=0, kind=rows[own].astype(str).agg(" ".join, axis=1)).groupby(["all", *same], dropna=False)
-    return rows[kinds["kind"].transform("nunique") > 1]
-
-
 def compare_along(table: pd.DataFrame, setting: str) -> Comparison:
-    """The comparison along one setting, whatever else the models of :func:`models_along` differ in."""
+    """The comparison along one setting, whatever else the models differ in.
+
+    Args:
+        table: of :func:`~spatialmae.analysis.settings.models_along`.
+        setting: one that is a number.
+    """
     return _along(setting, table, _COLORMAPS[0], apart=[name for name in varied(table) if name != setting])
 
 
@@ -265,7 +257,7 @@ def state_centre(compared: Sequence[Comparison]) -> list[str]:
     if len(compared) == 1:
         return []
     centre = _centre_of(compared)
-    return [f"{_BASELINE}: {_label(list(centre), list(centre.values()))}; others change one setting of it"]
+    return [f"{_BASELINE}: {settings_label(list(centre), list(centre.values()))}; others change one setting of it"]
 
 
 def state_seeds(table: pd.DataFrame, by: str, value: str, *, interval: str = "bars") -> str:
@@ -291,7 +283,7 @@ def _centre(models: pd.DataFrame, names: Sequence[str]) -> dict[str, float] | No
     """
     if not all(_is_number(models[name]) for name in names):
         return None
-    has_control = _CONTROL in models and len(names) > 1
+    has_control = MARGIN_CONTROL in models and len(names) > 1
     candidates = models[models["loss_margin"] == 0] if has_control else models
     for _, one in candidates[names].iterrows():
         if ((models[names] != one).sum(axis=1) <= 1).all():
@@ -301,9 +293,9 @@ def _centre(models: pd.DataFrame, names: Sequence[str]) -> dict[str, float] | No
 
 def _in_both_lines(rows: pd.DataFrame, setting: str | None, apart: Sequence[str]) -> pd.DataFrame:
     """Along ``loss_margin``, the rows with those without a margin, which its control starts from as well, once more."""
-    if setting != "loss_margin" or _CONTROL not in apart:
+    if setting != "loss_margin" or MARGIN_CONTROL not in apart:
         return rows
-    return pd.concat([rows, rows[rows["loss_margin"] == 0].assign(**{_CONTROL: True})])
+    return pd.concat([rows, rows[rows["loss_margin"] == 0].assign(**{MARGIN_CONTROL: True})])
 
 
 def _is_number(values: pd.Series) -> bool:
@@ -349,7 +341,7 @@ def _short_names(names: list[str], models: pd.DataFrame) -> list[str]:
 
 def _tells(name: str, row: Mapping[str, Any]) -> bool:
     """Whether a setting says something of a model: what is left out does not, without a margin."""
-    return name != _CONTROL or row.get("loss_margin") != 0
+    return name != MARGIN_CONTROL or row.get("loss_margin") != 0
 
 
 def _objective(mask_ratio: float, noise_std: float) -> str:
@@ -363,7 +355,3 @@ def _centre_of(compared: Sequence[Comparison]) -> dict[str, float]:
     """The centre of a cross: what each of its comparisons holds for the others, in their order."""
     held = {name: value for one in compared for name, value in one.held.items()}
     return {str(one.setting): held[str(one.setting)] for one in compared}
-
-
-def _label(names: Sequence[str], values: Sequence[Any]) -> str:
-    return ", ".join(setting_label(name, value) for name, value in zip(names, values, strict=True))

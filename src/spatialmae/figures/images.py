@@ -19,7 +19,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from spatialmae.analysis.turning import Turn, turn
+from spatialmae.analysis.reach_and_level import REACH, ReachAndLevel, Trend, Values, parts_of, with_log_ratio
+from spatialmae.analysis.settings import models_along
+from spatialmae.analysis.turning import Turn
 from spatialmae.figures import theme
 from spatialmae.figures.design import (
     ALONG,
@@ -30,22 +32,16 @@ from spatialmae.figures.design import (
     configurations,
     draw_level,
     draw_reference,
-    models_along,
     state_centre,
     state_seeds,
 )
 from spatialmae.figures.practice import with_pretraining
 from spatialmae.figures.tiles import draw_bar, label_row, tile_grid
 
-Values = tuple[pd.DataFrame, str]
-"""Rows of models, and the column that is drawn."""
-
 _QUALITIES = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR (dB)", "mse": "MSE (intensities 0–1)"}
 _QUERIES = {"cls": "of [CLS]", "object": "of the object's tokens"}
 _GROUPS = ("noise", "blur", "weather", "digital")
 _SCORES = {"miou": "mIoU (higher is better)", "rmse": "RMSE (lower is better)"}
-_REACH = "rms_radius_squared"
-_TREES = {"binary": "binary tree", "quad": "quad-tree"}
 
 _COLUMNS = 3  # of panels
 _SCATTERS = 5  # in a row
@@ -104,7 +100,7 @@ def attention(table: pd.DataFrame, evaluation: str) -> Figure:
         evaluation: its name.
     """
     compared = compare(table)
-    last = _with_log_ratio(table[table["last_block"].astype(bool)])
+    last = with_log_ratio(table[table["last_block"].astype(bool)])
     queries = {label: last[last["query"] == query] for query, label in _QUERIES.items()}
     uniform = queries[_QUERIES["object"]]
     panels = [
@@ -136,7 +132,7 @@ def attention_blocks(table: pd.DataFrame, evaluation: str) -> Figure:
         table: ``attention``, see :func:`attention`.
         evaluation: its name.
     """
-    table = _with_log_ratio(table)
+    table = with_log_ratio(table)
     panels = [(query, "log_ratio", "log-ratio", f"On the object, {label}") for query, label in _QUERIES.items()]
     panels.append(("object", "attention_distance", "distance (px)", f"Distance, {_QUERIES['object']}"))
     figure, axes = theme.panels(1, len(panels), height=2.2, sharey="none")
@@ -200,10 +196,6 @@ _ROW_LABEL_WIDTH, _COLUMN_TITLE_WIDTH = 11, 13  # characters
 _LEAST_COLUMNS = 6  # fewer would make large tiles of little
 
 
-def _with_log_ratio(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(log_ratio=np.log(table["object_attention_relative"]))
-
-
 def _note_attention(
     figure: Figure, table: pd.DataFrame, evaluation: str, seeds: str, blocks: str, compared: Sequence[Comparison]
 ) -> None:
@@ -226,7 +218,7 @@ def separability(table: pd.DataFrame, evaluation: str) -> Figure:
     """
     compared = compare(table)
     panels = []
-    for target, rows in _parts(table, "target"):
+    for target, rows in parts_of(table, "target"):
         accuracy = f"accuracy, {target}\n(fraction)"
         chance = {"chance": (rows, "chance")}
         panels.append(
@@ -338,7 +330,7 @@ def shape_bias(table: pd.DataFrame, evaluation: str) -> Figure:
     """
     compared = compare(table)
     panels = []
-    for stimuli, rows in _parts(table, "stimuli"):
+    for stimuli, rows in parts_of(table, "stimuli"):
         shown, rows = _plain(stimuli), rows.assign(even=0.5, one_of_all=1 / rows["n_classes"])
         accuracies: dict[str, Values] = {"own test images": (rows, "probe_accuracy")}
         chances: dict[str, Values] = {"chance": (rows, "probe_chance")}
@@ -379,8 +371,8 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
     table = with_pretraining(table)
     compared = compare(table)
     panels = []
-    for target, rows in _parts(table, "target"):
-        kinds = {f"{encoder} encoder": (part, "score") for encoder, part in _parts(rows, "encoder")}
+    for target, rows in parts_of(table, "target"):
+        kinds = {f"{encoder} encoder": (part, "score") for encoder, part in parts_of(rows, "encoder")}
         score = _SCORES[rows["metric"].iloc[0]]
         constant = rows.drop_duplicates("name")  # whatever the encoder
         panels.append(_Panel(score, kinds, target.capitalize(), {"the same answer for all": (constant, "baseline")}))
@@ -411,39 +403,20 @@ def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, evaluation: st
     compared = compare_along(probe, "loss_margin")
     panels = [
         _Panel("accuracy (fraction)", {"": (rows, "accuracy")}, f"Linear probe, {target}")
-        for target, rows in _parts(probe, "target")
+        for target, rows in parts_of(probe, "target")
     ]
     if bias is not None:
-        for stimuli, rows in _parts(models_along(bias, "loss_margin"), "stimuli"):
+        for stimuli, rows in parts_of(models_along(bias, "loss_margin"), "stimuli"):
             title = f"Shape bias, {_plain(stimuli)}"
             panels.append(_Panel("shape bias (fraction)", {"": (rows, "shape_bias")}, title))
     figure = _draw_panels(_in_rows(panels), [compared], height=2.2)
     seeds = state_seeds(probe, "target", "accuracy")
     # Small effects are looked for, which levels far off would hide.
-    chance = ", ".join(f"{rows['chance'].mean():.2g} ({target})" for target, rows in _parts(probe, "target"))
+    chance = ", ".join(f"{rows['chance'].mean():.2g} ({target})" for target, rows in parts_of(probe, "target"))
     facts = ["margin 0: the loss is on all hidden pixels"] if 0 in compared.names else []
     facts.append(f"a probe that guesses has an accuracy of {chance}")
     theme.note(figure, f"{evaluation}, frozen encoders", seeds, *facts)
     return figure
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measure of reach or of level, and what it does at the highest ratio.
-
-    Attributes:
-        paper: the paper whose quantity it is, or stands for.
-        measure: its name, which starts with the paper's.
-        line: the models that it is of, where several kinds of them go along the ratio.
-        of_models: measured on models, rather than on trees in theory.
-        turn: its changes along the ratio.
-    """
-
-    paper: str
-    measure: str
-    line: str
-    of_models: bool
-    turn: Turn
 
 
 def reach_and_level(tables: Mapping[str, pd.DataFrame], evaluation: str) -> Figure:
@@ -452,100 +425,25 @@ def reach_and_level(tables: Mapping[str, pd.DataFrame], evaluation: str) -> Figu
     The note says of each measure whether it turns back between the two highest ratios, by differences within seeds.
 
     Args:
-        tables: ``model_reach`` and ``linear_probe``; of ``image_quality``, ``attention``, ``shape_bias`` and ``levels``
-            (of latent hierarchies: tree, depth, patch_size, mask_ratio, seed, mean_height) those that there are.
+        tables: those of :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
         evaluation: its name.
     """
-    panels, compared = _reach_and_level_panels(tables)
-    figure = _draw_panels(_in_rows(panels), [compared], height=1.7)
-    reach, _ = panels[0].kinds[""]
+    both = ReachAndLevel.of(tables)
+    panels = [_Panel(one.unit, one.parts, f"{one.paper}: {one.name}") for one in both.measures]
+    figure = _draw_panels(_in_rows(panels), [compare_along(both.models, "mask_ratio")], height=1.7)
+    reach, _ = both.measures[0].parts[""]
     theme.note(
         figure,
         f"{evaluation}, reach under masks of ratio {reach['evaluation_mask_ratio'].iloc[0]:.2g} for all",
-        state_seeds(reach, "evaluation_mask_ratio", _REACH),
+        state_seeds(reach, "evaluation_mask_ratio", REACH),
         *(["theory: patches of one leaf, points are simulations"] if "levels" in tables else []),
-        *_state_turns(reach_and_level_turns(tables)),
+        *_state_trends(both.trends()),
     )
     return figure
 
 
-def reach_and_level_turns(tables: Mapping[str, pd.DataFrame]) -> list[Measured]:
-    """What the measures of :func:`reach_and_level` do at the highest ratio; none if models have one ratio alone.
-
-    Args:
-        tables: those of :func:`reach_and_level`.
-    """
-    panels, compared = _reach_and_level_panels(tables)
-    ratios = sorted(compared.names)
-    if len(ratios) < 2:
-        return []
-    return [
-        Measured(
-            paper=panel.title[0],
-            measure=", ".join(filter(None, (panel.title, kind))),
-            line=line.label,
-            of_models="name" in rows,
-            turn=turn(line.rows, ALONG, value, ratios),
-        )
-        for panel in panels
-        for kind, (rows, value) in panel.kinds.items()
-        for line in _lines(compared, rows)
-    ]
-
-
-def _reach_and_level_panels(tables: Mapping[str, pd.DataFrame]) -> tuple[list[_Panel], Comparison]:
-    """The panels of :func:`reach_and_level`, reach first, and what they are drawn along."""
-    probe = models_along(tables["linear_probe"], "mask_ratio")
-    reach = _at_common_masks(tables["model_reach"], float(probe["evaluation_mask_ratio"].iloc[0]))
-    panels = [_Panel("rms radius of J² (px)", {"": (reach, _REACH)}, "A: reach"), *_level_panels(tables, probe)]
-    if "levels" in tables:
-        panels.append(_theory_panel(tables["levels"]))
-    return panels, compare_along(probe, "mask_ratio")
-
-
-def _at_common_masks(reach: pd.DataFrame, mask_ratio: float) -> pd.DataFrame:
-    """Trained models along the ratio, under the evaluation masks whose ratio is nearest to that of other measures."""
-    models = models_along(reach[reach["predictor"] == "trained"], "mask_ratio")
-    evaluated = models["evaluation_mask_ratio"]
-    nearest = min(evaluated.unique(), key=lambda ratio: abs(ratio - mask_ratio))
-    return models[evaluated == nearest]
-
-
-def _level_panels(tables: Mapping[str, pd.DataFrame], probe: pd.DataFrame) -> list[_Panel]:
-    """What stands for the level of the latents in models, of what was measured."""
-    panels = [
-        _Panel("accuracy (fraction)", {"": (rows, "accuracy")}, f"B: linear probe, {target}")
-        for target, rows in _parts(probe, "target")
-    ]
-    if "image_quality" in tables:
-        rows = models_along(tables["image_quality"], "mask_ratio")
-        panels.append(_Panel("SSIM", {"": (rows, "ssim")}, "B: SSIM, nothing masked"))
-    if "attention" in tables:
-        rows = _with_log_ratio(models_along(tables["attention"], "mask_ratio"))
-        rows = rows[rows["last_block"].astype(bool) & (rows["query"] == "cls")]
-        panels.append(_Panel("log-ratio", {"": (rows, "log_ratio")}, "B: [CLS] on the object"))
-    if "shape_bias" in tables:
-        panels += [
-            _Panel("shape bias (fraction)", {"": (rows, "shape_bias")}, f"B: shape bias, {_plain(stimuli)}")
-            for stimuli, rows in _parts(models_along(tables["shape_bias"], "mask_ratio"), "stimuli")
-        ]
-    return panels
-
-
-def _theory_panel(levels: pd.DataFrame) -> _Panel:
-    """The mean height of the shared latents on each tree, for patches of one leaf."""
-    rows = levels[levels["patch_size"] == levels["patch_size"].min()]
-    kinds = {name: (rows[rows["tree"] == tree], "mean_height") for tree, name in _TREES.items()}
-    return _Panel("mean height (levels)", kinds, "B: level in theory")
-
-
 def _plain(stimuli: str) -> str:
     return stimuli.replace("_", " ")
-
-
-def _parts(table: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
-    """The rows for each value of a column, in the table's order."""
-    return [(str(value), rows) for value, rows in table.groupby(by, sort=False)]
 
 
 def _average(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -649,14 +547,14 @@ def _draw_against(
         draw_reference(axis, comparison, line.rows, value, style, label)
 
 
-def _state_turns(measured: Sequence[Measured]) -> list[str]:
+def _state_trends(trends: Sequence[Trend]) -> list[str]:
     """Of each measure its difference between the two highest ratios, and whether it turns back there."""
-    if not measured:
+    if not trends:
         return []
-    _, low, high = measured[0].turn.places
+    _, low, high = trends[0].turn.places
     facts = [f"from m = {low:.2g} to {high:.2g}, mean differences within seeds with 95 % t intervals"]
-    for one in measured:
-        facts.append(f"{', '.join(filter(None, (one.measure, one.line)))} {_state_turn(one.turn)}")
+    for one in trends:
+        facts.append(f"{one.paper}: {', '.join(filter(None, (one.measure, one.models)))} {_state_turn(one.turn)}")
     return facts
 
 

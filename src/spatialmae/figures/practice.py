@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialmae.analysis.rank_correlation import RankCorrelation, rank_correlation
+from spatialmae.analysis.settings import models_along, setting_label, varied
 from spatialmae.figures import theme
 from spatialmae.figures.design import (
     ALONG,
@@ -22,11 +23,9 @@ from spatialmae.figures.design import (
     draw_dots,
     draw_level,
     draw_reference,
-    models_along,
     state_centre,
     state_seeds,
 )
-from spatialmae.figures.training import setting_label, varied
 
 _COSTS = {"seconds_per_step": "time (s per step)", "memory_mib": "peak memory (MiB)"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,42 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from spatialmae.analysis.settings import setting_label, settings_label, varied
 from spatialmae.figures import theme
-from spatialmae.model.config import MAEConfig
-from spatialmae.train.settings import TrainConfig
 
-_SETTINGS = [f.name for f in (*fields(MAEConfig), *fields(TrainConfig))]
-_NAMES = {
-    **{"mask_ratio": "m = {:.2g}", "patch_size": "patch {:.0f} px", "mask_unit": "mask unit {:.0f} px"},
-    "loss_margin": "margin {:.0f} px",
-}
-_CHOICES = {"loss_margin_control": {False: "boundary left out", True: "as many random pixels left out"}}
 _COLUMNS = 3  # of panels
 _TITLE_LINE = 0.14  # inches
 _LEAST_TICKS = 3  # of the loss
-
-
-def varied(runs: pd.DataFrame) -> list[str]:
-    """The settings that differ between the runs of a stage.
-
-    A mask unit that is the patch in every run varies with the patch, and is no setting of its own.
-    """
-    found = [name for name in _SETTINGS if name in runs and len(runs[name].unique()) > 1]
-    if (runs["mask_unit"] == runs["patch_size"]).all():
-        found = [name for name in found if name != "mask_unit"]
-    return found
-
-
-def setting_label(name: str, value: Any) -> str:
-    """A setting as legends write it: m = 0.75, patch 4 px, encoder dim 64."""
-    if value is None or value != value:
-        return f"no {name.replace('_', ' ')}"
-    if name in _NAMES:
-        return _NAMES[name].format(value)
-    if name in _CHOICES:
-        return _CHOICES[name][bool(value)]
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return f"{name.replace('_', ' ')} {format(value, '.3g') if number else value}"
 
 
 def loss_curves(
@@ -176,7 +146,7 @@ def _parts(runs: pd.DataFrame, others: Sequence[str]) -> dict[str, pd.DataFrame]
     if not others:
         return {"": runs}
     return {
-        ",\n".join(setting_label(name, value) for name, value in zip(others, values, strict=True)): part
+        settings_label(others, values, ",\n"): part
         for values, part in runs.groupby(list(others), dropna=False, sort=False)
     }
 
@@ -210,7 +180,7 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     """
     images, names = tensors["images"] / 255, varied(runs)
     shown = [row for row in runs.to_dict("records") if f"{row['name']}/pred" in tensors]
-    labels = [",\n".join(setting_label(name, row[name]) for name in names) or "model" for row in shown]
+    labels = [settings_label(names, [row[name] for name in names], ",\n") or "model" for row in shown]
     longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
     label_width = max(_LABEL_WIDTH, longest / _LABEL_CHARACTERS_PER_INCH)
     tile = (theme.DOUBLE_WIDTH - label_width) / (len(images) * (2 + _GAP) - _GAP)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from spatialmae.analysis.reach_and_level import ReachAndLevel, Trend
 from spatialmae.analysis.turning import Change
 from spatialmae.config import Config
 from spatialmae.figures.catalogue import datasets_with, drawn_figures
-from spatialmae.figures.images import Measured, reach_and_level_turns
 from spatialmae.layout import Layout
 from spatialmae.tables import read_table
 
@@ -52,10 +52,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One evaluation's measures of reach and level along the masking ratio, and how they compare."""
+    """What each measure of reach and level does along the masking ratio, and how they compare."""
 
     evaluation: str
-    measured: list[Measured]
+    trends: list[Trend]
     comparisons: list[Comparison]
 
 
@@ -78,24 +78,24 @@ def compare_papers(evaluation: str, tables: Mapping[str, pd.DataFrame]) -> Agree
 
     Args:
         evaluation: its name.
-        tables: those of :func:`spatialmae.figures.images.reach_and_level`.
+        tables: those of :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
     """
-    measured = reach_and_level_turns(tables)
-    trained = [one for one in measured if one.of_models]
+    trends = ReachAndLevel.of(tables).trends()
+    trained = [one for one in trends if one.of_models]
     comparisons = []
     for reach in (one for one in trained if one.paper == "A"):
-        levels = [one for one in trained if one.paper == "B" and one.line == reach.line]
+        levels = {one.measure: one.turn for one in trained if one.paper == "B" and one.models == reach.models}
         first, low, high = reach.turn.places
         if reach.turn.before is not None:
-            before = {one.measure: one.turn.before for one in levels if one.turn.before is not None}
-            comparisons.append(_compare(reach.line, first, low, reach.turn.before, before))
-        last = {one.measure: one.turn.last for one in levels}
-        comparisons.append(_compare(reach.line, low, high, reach.turn.last, last))
-    return Agreement(evaluation, measured, comparisons)
+            before = {name: level.before for name, level in levels.items() if level.before is not None}
+            comparisons.append(_compare(reach.models, first, low, reach.turn.before, before))
+        last = {name: level.last for name, level in levels.items()}
+        comparisons.append(_compare(reach.models, low, high, reach.turn.last, last))
+    return Agreement(evaluation, trends, comparisons)
 
 
 def _compare(models: str, low: float, high: float, reach: Change, levels: Mapping[str, Change]) -> Comparison:
-    products = {name.removeprefix("B: "): level.sign * reach.sign for name, level in levels.items()}
+    products = {name: level.sign * reach.sign for name, level in levels.items()}
 
     def names(sign: int) -> list[str]:
         return [name for name, product in products.items() if product == sign]
