@@ -2,7 +2,9 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,6 +26,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.ranges, self.broken, self.failing = CONTENT, True, 0, []
         self.requested: list[str | None] = []
+        self.pause = 0.0  # seconds before each body
         self.sent = 0
 
 
@@ -53,6 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             server.broken -= 1
             body = body[: len(body) // 2]
             self.close_connection = True
+        time.sleep(server.pause)
         self.wfile.write(body)
         server.sent += len(body)
 
@@ -82,7 +86,15 @@ def test_downloads_once(server, tmp_path):
     archive = fetch(server, cache)
     assert archive == Archive(cache / NAME, SHA256, True) and archive.path.read_bytes() == CONTENT
     assert fetch(server, cache) == archive and len(server.requested) == 1
-    assert [path.name for path in cache.iterdir()] == [NAME]
+    assert {path.name for path in cache.iterdir()} == {NAME, f".{NAME}.lock"}
+
+
+def test_of_two_at_once_one_downloads_and_the_other_waits(server, tmp_path):
+    server.pause = 0.2
+    with ThreadPoolExecutor(2) as both:
+        archives = list(both.map(lambda _: fetch(server, tmp_path), range(2)))
+    assert archives == [Archive(tmp_path / NAME, SHA256, True)] * 2 and archives[0].path.read_bytes() == CONTENT
+    assert len(server.requested) == 1
 
 
 def test_a_broken_connection_is_resumed_where_it_stopped(server, tmp_path):
@@ -138,7 +150,7 @@ def test_a_wrong_hash_is_refused_and_not_kept(server, tmp_path):
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(UserError, match="has not the official SHA-256"):
         fetch(server, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [f".{NAME}.lock"]
 
 
 def test_a_damaged_copy_in_the_cache_is_replaced(server, tmp_path):
