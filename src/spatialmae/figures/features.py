@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from skimage.color import rgb2gray
 
 from spatialmae.figures import theme
+from spatialmae.figures.tiles import label_row, tile_grid
 
 
 def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
@@ -104,13 +104,10 @@ def gallery(
         n_components: leading components shown.
     """
     shown = min(n_components, *(len(encoder) for encoder, _ in rows.values()))
-    tile = (theme.DOUBLE_WIDTH - _LABEL_WIDTH) / (2 * shown + _GAP)
-    size = (theme.DOUBLE_WIDTH, len(rows) * tile + _TITLE_HEIGHT + _NOTE_HEIGHT)
-    figure = Figure(figsize=size)
-    grid = figure.subplots(len(rows), 2 * shown + 1, squeeze=False, gridspec_kw=_gallery_grid(shown, *size))
+    columns = [1.0] * shown + [_GAP] + [1.0] * shown
+    figure, grid = tile_grid(len(rows), columns, label_width=_LABEL_WIDTH, foot_height=_NOTE_HEIGHT)
     for line, (label, halves) in zip(grid, rows.items(), strict=True):
-        line[shown].set_axis_off()
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+        label_row(line[0], label)
         for half, images in zip((line[:shown], line[shown + 1 :]), halves, strict=True):
             for axis, image in zip(half, images, strict=False):
                 draw_tile(axis, image)
@@ -122,21 +119,8 @@ def gallery(
     return figure
 
 
-_LABEL_WIDTH, _TITLE_HEIGHT, _NOTE_HEIGHT = 1.3, 0.25, 0.35  # inches
+_LABEL_WIDTH, _NOTE_HEIGHT = 1.3, 0.35  # inches
 _GAP = 0.5  # between the halves, in tiles
-
-
-def _gallery_grid(shown: int, width: float, height: float) -> dict[str, Any]:
-    """Square tiles: the layout engine would size them by their labels."""
-    return {
-        "width_ratios": [1] * shown + [_GAP] + [1] * shown,
-        "left": (_LABEL_WIDTH - 0.02) / width,
-        "right": 1 - 0.02 / width,
-        "top": 1 - _TITLE_HEIGHT / height,
-        "bottom": _NOTE_HEIGHT / height,
-        "wspace": 0.06,
-        "hspace": 0.06,
-    }
 
 
 def draw_tile(axes: Axes, image: Float[np.ndarray, "h w c"]) -> None:

@@ -36,7 +36,7 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 from spatialmae.figures.practice import with_pretraining
-from spatialmae.figures.tiles import draw_bar, label_row, tile_grid
+from spatialmae.figures.tiles import TITLE_HEIGHT, TITLE_LINE, draw_bar, label_row, tile_grid
 
 _QUALITIES = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR (dB)", "mse": "MSE (intensities 0–1)"}
 _QUERIES = {"cls": "of [CLS]", "object": "of the object's tokens"}
@@ -167,10 +167,10 @@ def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, An
     largest = max(float(np.quantile(one, _SHOWN_ATTENTION)) for one in maps.values())
     scale = ScalarMappable(Normalize(0, largest), "magma")
     titles = [textwrap.fill(label, _COLUMN_TITLE_WIDTH) for label, _ in models]
-    title_lines = 1 + max(title.count("\n") for title in titles)
+    title_height = TITLE_HEIGHT + max(title.count("\n") for title in titles) * TITLE_LINE
     columns = max(1 + len(models), _LEAST_COLUMNS)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # of the image's pixels, whatever the patch
-    figure, grid = tile_grid(n * len(_QUERIES), columns, height / width, title_lines=title_lines)
+    figure, grid = tile_grid(n * len(_QUERIES), [1] * columns, height / width, title_height=title_height)
     for i, (query, label) in itertools.product(range(n), enumerate(_QUERIES.values())):
         line = grid[i * len(_QUERIES) + query]
         label_row(line[0], textwrap.fill(label, _ROW_LABEL_WIDTH))

@@ -196,7 +196,7 @@ def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], 
     visible = np.full((*hidden.shape, 1), _VISIBLE)  # the linear predictor looks at no image
     seen = [*(tensors["images"] / 255), visible]
     labels = [*(f"trained MAE,\nimage {i + 1}" for i in range(n)), "best linear\npredictor,\nany image"]
-    figure, grid = tile_grid(n + 1, 2 + max(n_directions, len(linear)), hidden.shape[0] / hidden.shape[1])
+    figure, grid = tile_grid(n + 1, [1] * (2 + max(n_directions, len(linear))), hidden.shape[0] / hidden.shape[1])
     largest = max(float(one.max()) for one in maps) or 1.0
     # A linear scale would show the nearest pixels alone.
     scale = ScalarMappable(LogNorm(largest / _DYNAMIC_RANGE, largest), "magma")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -9,20 +11,38 @@ from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
 
-_LABEL_WIDTH, _TITLE_HEIGHT, _FOOT_HEIGHT = 0.75, 0.22, 0.85  # inches
-_TITLE_LINE = 0.13  # inches of each line after the first
+_LABEL_WIDTH, TITLE_HEIGHT, _FOOT_HEIGHT = 0.75, 0.22, 0.85  # inches
+TITLE_LINE = 0.13  # inches of each line of a title after the first
+_GAP = 0.06  # between tiles, in tiles
 
 
-def tile_grid(rows: int, columns: int, aspect: float, *, title_lines: int = 1) -> tuple[Figure, np.ndarray]:
-    """Tiles of height/width ``aspect`` without axes; sizes are fixed, so no layout engine is used."""
+def tile_grid(
+    rows: int,
+    columns: Sequence[float],
+    aspect: float = 1.0,
+    *,
+    label_width: float = _LABEL_WIDTH,
+    title_height: float = TITLE_HEIGHT,
+    foot_height: float = _FOOT_HEIGHT,
+) -> tuple[Figure, np.ndarray]:
+    """Tiles without axes, as wide as a page; sizes are fixed, so no layout engine is used.
+
+    Args:
+        rows: how many.
+        columns: width of each in tiles: 1, or less for one that stays empty.
+        aspect: height/width of a tile.
+        label_width: inches left of the tiles.
+        title_height: inches above them.
+        foot_height: inches below them.
+    """
     width = theme.DOUBLE_WIDTH
-    tile = (width - _LABEL_WIDTH) / columns
-    title_height = _TITLE_HEIGHT + (title_lines - 1) * _TITLE_LINE
-    height = rows * tile * aspect + title_height + _FOOT_HEIGHT
+    tile = (width - label_width) / sum(columns)
+    height = rows * tile * aspect + title_height + foot_height
     figure = Figure(figsize=(width, height))
-    sides = {"left": _LABEL_WIDTH / width, "right": 1 - 0.02 / width, "wspace": 0.06}
-    ends = {"top": 1 - title_height / height, "bottom": _FOOT_HEIGHT / height, "hspace": 0.06}
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=sides | ends)
+    sides = {"left": label_width / width, "right": 1 - 0.02 / width, "wspace": _GAP}
+    ends = {"top": 1 - title_height / height, "bottom": foot_height / height, "hspace": _GAP}
+    cells = sides | ends | {"width_ratios": list(columns)}
+    grid = figure.subplots(rows, len(columns), squeeze=False, gridspec_kw=cells)
     for axis in grid.flat:
         axis.set_axis_off()
     return figure, grid

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from spatialmae.analysis.settings import setting_label, settings_label, varied
 from spatialmae.figures import theme
+from spatialmae.figures.tiles import label_row, tile_grid
 
 _COLUMNS = 3  # of panels
 _TITLE_LINE = 0.14  # inches
@@ -183,13 +183,10 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     labels = [settings_label(names, [row[name] for name in names], ",\n") or "model" for row in shown]
     longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
     label_width = max(_LABEL_WIDTH, longest / _LABEL_CHARACTERS_PER_INCH)
-    tile = (theme.DOUBLE_WIDTH - label_width) / (len(images) * (2 + _GAP) - _GAP)
-    tile_height = tile * images.shape[1] / images.shape[2]
-    figure = Figure(figsize=(theme.DOUBLE_WIDTH, (len(shown) + 1) * 1.06 * tile_height + _NOTE_HEIGHT))
-    tiles = _tiles(len(images), figure, label_width)
-    grid = figure.subplots(len(shown) + 1, 3 * len(images) - 1, squeeze=False, gridspec_kw=tiles)
-    for axis in grid.flat:
-        axis.set_axis_off()
+    columns = ([1, 1, _GAP] * len(images))[:-1]
+    aspect = images.shape[1] / images.shape[2]
+    space = {"label_width": label_width, "title_height": _TOP, "foot_height": _NOTE_HEIGHT}
+    figure, grid = tile_grid(len(shown) + 1, columns, aspect, **space)
     _draw_row(grid[0], "original", None, images)
     for line, label, row in zip(grid[1:], labels, shown, strict=True):
         mask, pred = tensors[f"{row['name']}/mask"], tensors[f"{row['name']}/pred"]
@@ -199,25 +196,11 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     return figure
 
 
-_LABEL_WIDTH, _NOTE_HEIGHT = 0.95, 0.35  # inches; longer labels take more
+_LABEL_WIDTH, _TOP, _NOTE_HEIGHT = 0.95, 0.02, 0.35  # inches; longer labels take more
 _LABEL_CHARACTERS_PER_INCH = 16.0
 _GAP = 0.15  # between images, in tiles
 HIDDEN = np.array([0.55, 0.62, 0.72])
 """Colour of hidden pixels, which gray images have not."""
-
-
-def _tiles(n: int, figure: Figure, label_width: float) -> dict[str, Any]:
-    """Two tiles for each image, and gaps; sizes are fixed, so no layout engine is used."""
-    width, height = figure.get_size_inches()
-    return {
-        "width_ratios": ([1, 1, _GAP] * n)[:-1],
-        "left": (label_width - 0.02) / width,
-        "right": 1 - 0.02 / width,
-        "top": 1 - 0.02 / height,
-        "bottom": _NOTE_HEIGHT / height,
-        "wspace": 0.03,
-        "hspace": 0.06,
-    }
 
 
 def _draw_row(
@@ -227,7 +210,7 @@ def _draw_row(
     right: Float[np.ndarray, "n h w c"],
 ) -> None:
     """A pair of tiles for each image, the left perhaps empty; gray images are drawn as colour."""
-    line[0].text(-0.1, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=7)
+    label_row(line[0], label)
     for i, image in enumerate(right):
         if left is not None:
             line[3 * i].imshow(left[i], interpolation="nearest")
