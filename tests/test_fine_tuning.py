@@ -14,15 +14,11 @@ from spatialmae.data.dataset import ImageData, consecutive_splits
 from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig, MaskedAutoencoder
 from spatialmae.probe import fine_tuning
-from spatialmae.probe.fine_tuning import (
-    Classifier,
-    FineTuneConfig,
-    LabelledImages,
-    LiveBytes,
-    SavedBytes,
-    accuracy,
-    fine_tune,
-)
+from spatialmae.probe.classifier import Classifier, accuracy
+from spatialmae.probe.fine_tuning import fine_tune
+from spatialmae.probe.labelled_images import LabelledImages
+from spatialmae.probe.settings import FineTuneConfig
+from spatialmae.probe.step_memory import LiveBytes, SavedBytes
 from spatialmae.train.hardware import Hardware
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.settings import TrainConfig
@@ -119,20 +115,20 @@ def test_data_that_cannot_be_fine_tuned_on_are_refused(stored, tmp_path):
 
 
 def test_few_labels_are_as_many_of_each_class_and_another_draw_for_each_seed(data):
-    few = data.few(5, seed=3)
+    few = data.few(5, torch.Generator().manual_seed(3))
     assert few.labels["train"].bincount().tolist() == [5, 5]
     # Each image keeps its label.
     labelled = zip(data.images.train, data.labels["train"], strict=True)
     known = {pixels.numpy().tobytes(): int(label) for pixels, label in labelled}
     assert [known[pixels.numpy().tobytes()] for pixels in few.images.train] == few.labels["train"].tolist()
     assert len({pixels.numpy().tobytes() for pixels in few.images.train}) == 10
-    assert torch.equal(data.few(5, seed=3).images.train, few.images.train)
-    assert not torch.equal(data.few(5, seed=4).images.train, few.images.train)
+    assert torch.equal(data.few(5, torch.Generator().manual_seed(3)).images.train, few.images.train)
+    assert not torch.equal(data.few(5, torch.Generator().manual_seed(4)).images.train, few.images.train)
     assert torch.equal(few.images.mean, data.images.mean)
     assert torch.equal(few.images.validation, data.images.validation)
     # A class that has fewer gives all it has.
-    assert len(data.few(1000, seed=3).labels["train"]) == len(data.labels["train"])
-    assert data.few(None, seed=3) is data
+    assert len(data.few(1000, torch.Generator().manual_seed(3)).labels["train"]) == len(data.labels["train"])
+    assert data.few(None, torch.Generator().manual_seed(3)) is data
 
 
 def test_few_labels_are_all_that_is_trained_on(model, data):
@@ -322,7 +318,7 @@ def test_logits_that_are_not_finite_have_no_accuracy(data):
 
 
 def test_accuracy_is_the_share_of_images_given_their_class(monkeypatch, data):
-    monkeypatch.setattr(fine_tuning, "EVALUATION_BATCH", 20)
+    monkeypatch.setattr("spatialmae.probe.classifier.EVALUATION_BATCH", 20)
     classifier = classifier_of(CONFIG)
     randomise(classifier.linear)
     with torch.no_grad():

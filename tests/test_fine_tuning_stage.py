@@ -16,7 +16,9 @@ from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model.mae import MaskedAutoencoder
-from spatialmae.probe.fine_tuning import FineTuneConfig, LabelledImages, fine_tune
+from spatialmae.probe.fine_tuning import fine_tune
+from spatialmae.probe.labelled_images import LabelledImages
+from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.stages import fine_tuning
 from spatialmae.stages.fine_tuning import Start
 from spatialmae.tables import read_table

@@ -9,22 +9,18 @@ import torch
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import r2_score as sklearn_r2
 
-from spatialmae.hierarchy import identifiability
-from spatialmae.hierarchy.identifiability import (
-    MASKS,
-    Cell,
+from spatialmae.hierarchy import regression
+from spatialmae.hierarchy.identifiability import MASKS, Cell, Observables, identifiability_rows
+from spatialmae.hierarchy.mechanisms import GRAPHS, HierarchicalModel
+from spatialmae.hierarchy.predictors import (
     FixedMaskPredictor,
-    KernelRegression,
-    Observables,
     RandomMaskPredictor,
     Training,
-    identifiability_rows,
     random_masks,
     train_fixed_mask,
     train_random_masks,
-    whitened,
 )
-from spatialmae.hierarchy.mechanisms import GRAPHS, HierarchicalModel
+from spatialmae.hierarchy.regression import KernelRegression, whitened
 from spatialmae.hierarchy.shared import shared_latents
 
 QUICK = Training(n_train=8000, steps=300, random_mask_steps=300, width=64)
@@ -48,8 +44,8 @@ def small_cell() -> pd.Series:
 
 
 def test_kernel_regression_is_kernel_ridge_where_every_training_point_is_a_landmark(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(identifiability, "WIDTHS", (0.5,))
-    monkeypatch.setattr(identifiability, "PENALTIES", (1e-3,))
+    monkeypatch.setattr(regression, "WIDTHS", (0.5,))
+    monkeypatch.setattr(regression, "PENALTIES", (1e-3,))
     rng = np.random.default_rng(0)
     x = rng.standard_normal((400, 2)) * [1.0, 5.0]
     y = np.stack([np.sin(x[:, 0] * x[:, 1]), x[:, 0] + rng.standard_normal(400)], axis=1)

@@ -21,62 +21,36 @@ masks needs room for all latents, which is more than any one mask asks for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
-from scipy.linalg import eigh
-from sklearn.metrics.pairwise import rbf_kernel
-from torch import Tensor, nn
+from jaxtyping import Bool, Float32, Float64
+from torch import Tensor
 
-from spatialmae.data.dataset import SPLITS, Split
+from spatialmae.data.dataset import SPLITS
 from spatialmae.hierarchy.mechanisms import GRAPHS, HierarchicalModel, Sample
+from spatialmae.hierarchy.predictors import (
+    FixedMaskPredictor,
+    RandomMaskPredictor,
+    Training,
+    seeded,
+    train_fixed_mask,
+    train_random_masks,
+)
+from spatialmae.hierarchy.regression import KernelRegression, SplitArrays, r2_score, whitened
 from spatialmae.hierarchy.shared import SharedLatents, shared_latents
-from spatialmae.train.schedule import learning_rate
 
 MASKS: dict[str, tuple[tuple[str, ...], ...]] = {
     "binary_tree": (("x1",), ("x1", "x2", "x3", "x4"), ("x1", "x4", "x5")),  # c: z4; z1; z4 z5 z6
     "uneven_tree": (("x2",), ("x5",), ("x4", "x5")),  # c: z2; z4; z3
     "two_roots": (("x3",), ("x3", "x4"), ("x1", "x2")),  # c: z4, of two parents; z1 z2; z1
 }
+
 """Masks worth asking about, with latents low and high, one and several."""
-
-LANDMARKS = 300
-WIDTHS = (0.03, 0.2, 1.0)  # g of the kernel exp(−g |a − b|² / d): from nearly linear to local
-PENALTIES = tuple(float(p) for p in np.logspace(-8, 2, 11))  # beside the mean squared error of unit targets
-NO_VARIANCE = 1e-10  # of a representation's largest variance: rounding of float32
-
-SplitArrays = Mapping[Split, Float64[np.ndarray, "_ _"]]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How predictors are trained: AdamW, warm-up over a twentieth of the steps, cosine to zero.
-
-    Attributes:
-        n_train: samples, drawn with replacement.
-        steps: of a predictor of one mask.
-        random_mask_steps: of a predictor of random masks.
-        batch_size: samples a step.
-        peak_lr: largest learning rate.
-        weight_decay: AdamW's.
-        width: of hidden layers.
-        depth: hidden layers of the encoder, and as many of the decoder.
-    """
-
-    n_train: int = 30_000
-    steps: int = 800
-    random_mask_steps: int = 2000
-    batch_size: int = 256
-    peak_lr: float = 3e-3
-    weight_decay: float = 1e-4
-    width: int = 128
-    depth: int = 2
 
 
 @dataclass(frozen=True)
@@ -102,188 +76,10 @@ class Cell:
     noise_dim: int = 1
     extra_dims: int = 0
     turned: tuple[str, ...] = ()
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
     n_regression: int = 4000
     n_validation: int = 1000
     n_test: int = 2000
-
-
-class FixedMaskPredictor(nn.Module):
-    """Visible observables → representation → masked observables, for one mask.
-
-    Args:
-        hidden: for each coordinate of the observables, whether it is masked.
-        code_dim: coordinates of the representation.
-        training: width and depth.
-    """
-
-    def __init__(self, hidden: Bool[Tensor, " D"], code_dim: int, training: Training) -> None:
-        super().__init__()
-        self.hidden = hidden
-        n_hidden = int(hidden.sum())
-        self.encoder = _mlp(len(hidden) - n_hidden, code_dim, training)
-        self.decoder = _mlp(code_dim, n_hidden, training)
-
-    def encode(self, x: Float32[Tensor, "N D"]) -> Float32[Tensor, "N code"]:
-        """The representation; masked coordinates are not looked at."""
-        return self.encoder(x[:, ~self.hidden])
-
-    def forward(self, x: Float32[Tensor, "N D"]) -> Float32[Tensor, "N hidden"]:
-        """The masked coordinates."""
-        return self.decoder(self.encode(x))
-
-
-class RandomMaskPredictor(nn.Module):
-    """The same for every mask: tokens are observables, hidden ones are replaced by learned values.
-
-    Encoder and decoder are told which observables are hidden; the decoder sees nothing else beside the representation.
-
-    Args:
-        owner: for each coordinate, the observable it belongs to.
-        code_dim: coordinates of the representation.
-        training: width and depth.
-    """
-
-    def __init__(self, owner: Int64[Tensor, " D"], code_dim: int, training: Training) -> None:
-        super().__init__()
-        self.owner, self.n_observables = owner, int(owner.max()) + 1
-        self.mask_value = nn.Parameter(torch.zeros(len(owner)))
-        self.encoder = _mlp(len(owner) + self.n_observables, code_dim, training)
-        self.decoder = _mlp(code_dim + self.n_observables, len(owner), training)
-
-    def encode(self, x: Float32[Tensor, "N D"], masked: Bool[Tensor, "N O"]) -> Float32[Tensor, "N code"]:
-        """The representation under a mask for each sample; true = hidden."""
-        seen = torch.where(masked[:, self.owner], self.mask_value, x)
-        return self.encoder(torch.cat([seen, masked.to(x.dtype)], dim=1))
-
-    def forward(self, x: Float32[Tensor, "N D"], masked: Bool[Tensor, "N O"]) -> Float32[Tensor, "N D"]:
-        """All coordinates; those of visible observables are never trained."""
-        return self.decoder(torch.cat([self.encode(x, masked), masked.to(x.dtype)], dim=1))
-
-
-def train_fixed_mask(predictor: FixedMaskPredictor, x: Float32[Tensor, "n D"], training: Training, seed: int) -> None:
-    """Least squares on the masked coordinates.
-
-    Args:
-        predictor: trained in place.
-        x: standardised observables.
-        training: the settings.
-        seed: of the batches.
-    """
-
-    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
-        return ((predictor(batch) - batch[:, predictor.hidden]) ** 2).mean()
-
-    _optimise(predictor, loss, x, training.steps, training, seed)
-
-
-def train_random_masks(
-    predictor: RandomMaskPredictor, x: Float32[Tensor, "n D"], training: Training, seed: int
-) -> None:
-    """The same under a new mask for each sample of a batch, so that every mask has a chance.
-
-    The number of masked observables is uniform between one and all but one, and so are the masks of a number.
-    """
-
-    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
-        masked = random_masks(len(batch), predictor.n_observables, generator)
-        hidden = masked[:, predictor.owner]
-        return ((predictor(batch, masked) - batch) ** 2 * hidden).sum() / hidden.sum()
-
-    _optimise(predictor, loss, x, training.random_mask_steps, training, seed)
-
-
-def random_masks(n: int, n_observables: int, generator: torch.Generator) -> Bool[Tensor, "n O"]:
-    """Masks of a uniform number of observables, 1 … n_observables − 1; true = hidden."""
-    count = torch.randint(1, n_observables, (n, 1), generator=generator)
-    return torch.rand(n, n_observables, generator=generator).argsort(dim=1) < count
-
-
-def _optimise(
-    predictor: nn.Module,
-    loss: Callable[[Tensor, torch.Generator], Tensor],
-    x: Float32[Tensor, "n D"],
-    steps: int,
-    training: Training,
-    seed: int,
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(predictor.parameters(), lr=0.0, weight_decay=training.weight_decay, fused=True)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            step, peak=training.peak_lr, final=0.0, warmup_steps=steps // 20, total_steps=steps
-        )
-        batch = x[torch.randint(len(x), (training.batch_size,), generator=generator)]
-        optimizer.zero_grad()
-        loss(batch, generator).backward()
-        optimizer.step()
-
-
-class KernelRegression:
-    """Kernel ridge regressions from one input to any targets, scored on the test split.
-
-    The regression of studies of identifiability (von Kügelgen et al., 2021): smooth functions of a few coordinates need
-    few samples, the fit is convex, and targets share its cost. The width of the Gaussian kernel and the penalty are
-    chosen on the validation split for each target coordinate. Nyström features on random training points make it cheap.
-
-    Args:
-        inputs: for each split (n, d); standardised, and clipped to the training range, here.
-        seed: of the landmarks.
-    """
-
-    def __init__(self, inputs: SplitArrays, seed: int) -> None:
-        mean, std = inputs["train"].mean(axis=0), inputs["train"].std(axis=0)
-        # Beyond the training range it would extrapolate wildly: one outlier has cost a null target .3 of R².
-        low, high = inputs["train"].min(axis=0), inputs["train"].max(axis=0)
-        z = {split: (np.clip(values, low, high) - mean) / std for split, values in inputs.items()}
-        n, d = z["train"].shape
-        chosen = np.random.default_rng(seed).choice(n, min(LANDMARKS, n), replace=False)
-        self._bases = [_uncorrelated(_nystroem(z, z["train"][chosen], width / d)) for width in WIDTHS]
-
-    def r2(self, targets: SplitArrays) -> Float64[np.ndarray, " t"]:
-        """R² of each target coordinate on the test split: at most 1, below 0 where the mean would be better."""
-        mean, std = targets["train"].mean(axis=0), targets["train"].std(axis=0)
-        y = {split: (values - mean) / std for split, values in targets.items()}
-        fits = [_ridge_scores(features, variances, y) for features, variances in self._bases]
-        validation, test = (np.concatenate(scores) for scores in zip(*fits, strict=True))
-        return test[validation.argmax(axis=0), np.arange(validation.shape[1])]
-
-
-def _uncorrelated(features: SplitArrays) -> tuple[SplitArrays, Float64[np.ndarray, " m"]]:
-    """Features turned to their principal axes on the training split (uncentred), and the mean squares there."""
-    values, vectors = eigh(features["train"].T @ features["train"] / len(features["train"]))
-    return {split: part @ vectors for split, part in features.items()}, np.maximum(values, 0.0)
-
-
-def _ridge_scores(
-    features: SplitArrays, variances: Float64[np.ndarray, " m"], y: SplitArrays
-) -> tuple[Float64[np.ndarray, "penalties t"], Float64[np.ndarray, "penalties t"]]:
-    """R² on validation and test for every penalty: with uncorrelated features each coefficient is shrunk alone."""
-    cross = features["train"].T @ y["train"] / len(y["train"])
-    coefficients = [cross / (variances + penalty)[:, None] for penalty in PENALTIES]
-    validation, test = (
-        np.stack([r2_score(y[split], features[split] @ c) for c in coefficients]) for split in ("validation", "test")
-    )
-    return validation, test
-
-
-def r2_score(target: Float64[np.ndarray, "n t"], prediction: Float64[np.ndarray, "n t"]) -> Float64[np.ndarray, " t"]:
-    """R² of each coordinate."""
-    spread = ((target - target.mean(axis=0)) ** 2).sum(axis=0)
-    return 1 - ((target - prediction) ** 2).sum(axis=0) / spread
-
-
-def whitened(code: SplitArrays) -> dict[Split, Float64[np.ndarray, "_ _"]]:
-    """A representation with uncorrelated coordinates of unit variance on the training split.
-
-    R² of these does not depend on how the coordinates are scaled and mixed, which the theorem leaves open. Directions
-    without variance are left out.
-    """
-    mean = code["train"].mean(axis=0)
-    values, vectors = eigh(np.atleast_2d(np.cov(code["train"], rowvar=False)))
-    kept = values > NO_VARIANCE * values.max()
-    factor = vectors[:, kept] / np.sqrt(values[kept])
-    return {split: (part - mean) @ factor for split, part in code.items()}
 
 
 class Observables:
@@ -383,7 +179,7 @@ def identifiability_rows(cell: Cell, seed: int) -> list[dict[str, Any]]:
     x_train, x = observables.of(train), observables.of(held_out)
 
     n_latents = len(graph) - len(observables.nodes)
-    with _seeded(streams.weights):
+    with seeded(streams.weights):
         random_predictor = RandomMaskPredictor(observables.owner, cell.noise_dim * n_latents, cell.training)
     train_random_masks(random_predictor, x_train, cell.training, streams.batches)
 
@@ -392,7 +188,7 @@ def identifiability_rows(cell: Cell, seed: int) -> list[dict[str, Any]]:
         mask = observables.mask(masked)
         hidden = mask[observables.owner]
         known = _known(graph, latents, held_out)
-        with _seeded(streams.weights):
+        with seeded(streams.weights):
             fixed = FixedMaskPredictor(hidden, known["c_noises"].shape[1] + cell.extra_dims, cell.training)
         views = {"untrained": View.fixed(fixed, x)}
         train_fixed_mask(fixed, x_train, cell.training, streams.batches)
@@ -486,29 +282,3 @@ def _joined(
 
 def _names(nodes: Iterable[Hashable]) -> str:
     return " ".join(sorted(str(node) for node in nodes))
-
-
-def _nystroem(
-    z: SplitArrays, landmarks: Float64[np.ndarray, "m d"], gamma: float
-) -> dict[Split, Float64[np.ndarray, "_ m"]]:
-    """Features whose inner products are the Gaussian kernel's, exactly so among the landmarks."""
-    values, vectors = eigh(rbf_kernel(landmarks, gamma=gamma))
-    # Directions below rounding would be noise.
-    root = vectors / np.sqrt(np.maximum(values, 1e-10))
-    return {split: rbf_kernel(part, landmarks, gamma=gamma) @ root for split, part in z.items()}
-
-
-def _mlp(n_in: int, n_out: int, training: Training) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for _ in range(training.depth):
-        layers += [nn.Linear(n_in, training.width), nn.GELU()]
-        n_in = training.width
-    return nn.Sequential(*layers, nn.Linear(n_in, n_out))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Initial weights come from a seed, and the caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

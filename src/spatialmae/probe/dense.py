@@ -25,8 +25,8 @@ from spatialmae.data.dataset import SPLITS, ImageData, Split
 from spatialmae.errors import UserError
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.model.patches import unpatchify
+from spatialmae.probe.classifier import EVALUATION_BATCH, Classifier
 from spatialmae.probe.dense_settings import DenseConfig
-from spatialmae.probe.fine_tuning import Classifier
 from spatialmae.probe.head_training import HeadTraining, choose
 from spatialmae.probe.representation import LAYER
 from spatialmae.probe.settings import FineTuneConfig
@@ -37,7 +37,6 @@ from spatialmae.train.runs import TrainedRun
 DenseTarget = Literal["segmentation", "depth"]
 TARGETS: tuple[DenseTarget, ...] = get_args(DenseTarget)
 CLASSES = ("background", "object")
-EVALUATION_BATCH = 256
 
 
 def intersection_over_union(

@@ -20,7 +20,9 @@ from spatialmae.layout import Layout
 from spatialmae.model.config import MAEConfig
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.probe.classification import label_targets
-from spatialmae.probe.fine_tuning import FineTuneConfig, LabelledImages, fine_tune
+from spatialmae.probe.fine_tuning import fine_tune
+from spatialmae.probe.labelled_images import LabelledImages
+from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptRow, Row
 from spatialmae.tables import write_table
@@ -29,7 +31,10 @@ from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import RunFolder, load_run, sha256_of
 
 # Modules that a row depends on beside those of the trained weights.
-NUMERIC = ("probe/settings.py", "probe/representation.py", "probe/head_training.py", "probe/fine_tuning.py")
+NUMERIC = (
+    *("probe/settings.py", "probe/representation.py", "probe/head_training.py", "probe/labelled_images.py"),
+    *("probe/classifier.py", "probe/step_memory.py", "probe/fine_tuning.py"),
+)
 ENCODER = (
     *("image_size", "channels", "patch_size", "encoder_dim", "encoder_depth", "encoder_heads"),
     *("mlp_ratio", "layer_norm_eps"),

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from spatialmae.config import Config, Identifiability
 from spatialmae.errors import UserError
-from spatialmae.hierarchy.identifiability import MASKS, Cell, Training, identifiability_rows
+from spatialmae.hierarchy.identifiability import MASKS, Cell, identifiability_rows
 from spatialmae.hierarchy.mechanisms import GRAPHS
+from spatialmae.hierarchy.predictors import Training
 from spatialmae.layout import Layout
 from spatialmae.tables import write_table
 
