@@ -24,7 +24,7 @@ def check_text(draw: Callable[[], Figure]) -> Figure:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = draw()
-        figure.draw_without_rendering()
+        theme.settle(figure)
     shown = [axes for axes in figure.axes if axes.axison and axes.get_subplotspec()]  # no colour bars
     assert all(axes.get_xlabel() for axes in shown if axes.get_subplotspec().is_last_row())
     assert all(axes.get_ylabel() for axes in shown if axes.get_subplotspec().is_first_col())

@@ -673,3 +673,17 @@ def test_cells_of_each_notebook_write_its_figures(
         exec(cell, scope)
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")}
+
+
+def test_a_settled_figure_is_laid_out_alike_in_every_file(tmp_path):
+    figure, axes = theme.panels(2, 5, height=1.6, sharex="col", sharey="row")
+    for axis in axes.flat:
+        axis.plot([0, 1], [2.4, 15.2])
+    theme.label_outer(axes, "x", ["a long label of y (px)", "y"])
+    theme.save(figure, tmp_path / "figure")
+    places = [axis.get_position().bounds for axis in axes.flat]
+    for dpi in (72, 200):
+        figure.set_dpi(dpi)
+        figure.draw_without_rendering()
+        assert [axis.get_position().bounds for axis in axes.flat] == places
+        assert axes[0, 0].yaxis.label.get_window_extent().x0 >= 0

@@ -79,7 +79,6 @@ def nonlinear_reach(table: pd.DataFrame, evaluation: str) -> Figure:
     seeds = state_seeds(table[table["predictor"] == "trained"], "evaluation_mask_ratio", _REACH)
     masks = ["each column has masks of its own"] if len(compared) == 1 else state_centre(compared)
     theme.note(figure, evaluation, seeds, *masks)
-    figure.draw_without_rendering()  # a first layout: it narrows the panels, which changes their ticks and so the next
     return figure
 
 

@@ -44,6 +44,7 @@ LINESTYLES = ("-", "--", "-.", ":")
 # What 7 pt text of the default sans serif holds in an inch, and what a legend's handle and gaps take up.
 _CHARACTERS_PER_INCH = 19.5
 _HANDLE_CHARACTERS = 8
+_MOST_LAYOUTS = 4
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,21 @@ def plain_ticks(axis: Any, values: Iterable[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def settle(figure: Figure) -> None:
+    """Lay out a figure until nothing moves any more, and leave it so.
+
+    A layout that narrows panels can change their ticks, and the room that the labels of these take.
+    """
+    before: list[tuple[float, ...]] = []
+    for _ in range(_MOST_LAYOUTS):
+        figure.draw_without_rendering()
+        places = [axes.get_position().bounds for axes in figure.axes]
+        if before and np.allclose(places, before):
+            break
+        before = places
+    figure.set_layout_engine("none")
+
+
 def save(figure: Figure, path_stem: Path | str) -> Path:
     """Write ``<path_stem>.svg``, made small, and ``<path_stem>.png`` (200 dpi), each atomically.
 
@@ -278,6 +294,7 @@ def save(figure: Figure, path_stem: Path | str) -> Path:
     Returns:
         The path of the PNG.
     """
+    settle(figure)
     stem = Path(path_stem)
     written = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
     with mpl.rc_context({"svg.hashsalt": "spatialmae", "svg.fonttype": "path"}):
