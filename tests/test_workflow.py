@@ -129,7 +129,7 @@ AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     ("module", "reruns"),
     [
         ("figures/reach.py", {"draw_reach", "write_report"}),
-        ("figures/training.py", {"draw_training", "draw_nonlinear", "draw_images", "write_report"}),
+        ("figures/training.py", {"draw_training", "draw_nonlinear", "write_report"}),
         ("analysis/reconstruction.py", {"collect_training", "draw_training", "write_report"}),
         ("train/trainer.py", {"train_models", "collect_training", "evaluate_second_order", *AFTER_TRAINING}),
         ("data/cifar10.py", set()),
