@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from spatialmae import tensorfile
-from spatialmae.artifacts import atomic_path, read_tensors, write_json, write_tensors, write_text
+from spatialmae.artifacts import atomic_path, locked, read_tensors, write_json, write_tensors, write_text
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.tables import read_table, write_table
@@ -35,6 +35,16 @@ def test_artifacts_are_readable_by_others_as_the_umask_says(tmp_path):
     write_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_lock_is_held_once_and_free_after_a_failure(tmp_path):
+    lock = tmp_path / "deep" / "lock"
+    with pytest.raises(RuntimeError), locked(lock):
+        with pytest.raises(BlockingIOError), locked(lock, wait=False):
+            pass
+        raise RuntimeError
+    with locked(lock, wait=False):
+        pass
 
 
 def test_tables_and_tensors_come_back(tmp_path):

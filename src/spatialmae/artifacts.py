@@ -5,6 +5,7 @@ Needs numpy alone, because training does; tables, which need pandas, are in :mod
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -39,6 +40,24 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(lock: Path | str, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock that one process at a time can have; it ends with the process, however that ends.
+
+    Args:
+        lock: file of the lock. It stays, since a lock whose file is deleted can be held twice.
+        wait: while another process has it.
+
+    Raises:
+        BlockingIOError: another process has it, and ``wait`` is false.
+    """
+    lock = Path(lock)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def write_text(path: Path | str, text: str) -> None:

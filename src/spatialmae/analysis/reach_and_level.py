@@ -89,19 +89,13 @@ class ReachAndLevel:
         if len(ratios) < 2:
             return []
         apart = [name for name in varied(self.models) if name != ALONG]
-        return [
-            Trend(
-                measure.paper,
-                ", ".join(filter(None, (measure.name, part))),
-                models,
-                of_models,
-                turn(rows, ALONG, value, ratios),
-            )
-            for measure in self.measures
-            for part, (table, value) in measure.parts.items()
-            for of_models in ["name" in table]
-            for models, rows in _kinds_of_models(table, apart if of_models else [])
-        ]
+        trends = []
+        for measure in self.measures:
+            for part, (table, value) in measure.parts.items():
+                of_models, name = "name" in table, ", ".join(filter(None, (measure.name, part)))
+                for models, rows in _kinds_of_models(table, apart if of_models else []):
+                    trends.append(Trend(measure.paper, name, models, of_models, turn(rows, ALONG, value, ratios)))
+        return trends
 
 
 def parts_of(table: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 from tqdm import tqdm
 
+from spatialmae.artifacts import locked
 from spatialmae.errors import UserError
 
 MIRRORS_VARIABLE = "SPATIALMAE_MIRRORS"
@@ -74,20 +73,11 @@ def fetch_archive(published: Published, cache: Path | str, *, attempts: int = 4,
     if archive is not None:
         return archive
     path = Path(cache) / published.name
-    with _alone(path):
+    with locked(path.with_name(f".{path.name}.lock")):
         archive = find_archive(published, cache)  # another process may have been downloading it
         if archive is None:
             _download(published, path, attempts, backoff_s)
     return archive or Archive(path, published.sha256, True)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait while another process downloads the same file; the lock ends with the process, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:  # stays: one that is deleted can be held twice
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def find_archive(published: Published, cache: Path | str) -> Archive | None:

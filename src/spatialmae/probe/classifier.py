@@ -15,7 +15,6 @@ from spatialmae.shapes import Float, Int64, UInt8
 from spatialmae.train.batches import TrainingImages
 
 HEAD_STD = 0.01  # of the head's initial weights
-
 EVALUATION_BATCH = 256
 
 

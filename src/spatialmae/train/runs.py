@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialmae.artifacts import read_tensors, write_json, write_tensors, write_text
+from spatialmae.artifacts import locked, read_tensors, write_json, write_tensors, write_text
 from spatialmae.errors import UserError
 from spatialmae.model.checkpoint import load_pretrained, save_pretrained
 from spatialmae.model.mae import MaskedAutoencoder
@@ -60,11 +59,9 @@ class RunFolder:
         Raises:
             UserError: another process has it.
         """
-        lock = self.path.parent / ".locks" / self.path.name  # stays: a lock that is deleted can be held twice
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
+        with ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(locked(self.path.parent / ".locks" / self.path.name, wait=False))
             except BlockingIOError:
                 raise UserError(self.path, "another process is training it", "wait for that, or end it") from None
             # What an earlier process was writing when it was killed.
