@@ -83,7 +83,9 @@ def evaluated(runs: pd.DataFrame, *, untrained: bool = True) -> pd.DataFrame:
 
 def make_reach(runs: pd.DataFrame, *, untrained: bool = True) -> pd.DataFrame:
     table = evaluated(runs, untrained=untrained)
-    radius = (5 + table["evaluation_mask_ratio"] + 3 * effect(table)) * jitter(table)
+    # A network attends everywhere before it has learned anything.
+    size = np.where(table["predictor"] == "untrained", 12, 5 + table["evaluation_mask_ratio"] + 3 * effect(table))
+    radius = size * jitter(table)
     return table.assign(rms_radius_squared=radius, entropy=3 + radius / 10)
 
 

@@ -155,6 +155,7 @@ def test_inverted_u_reports_its_weaker_contrast():
     evidence = rules.inverted_u(values, ALPHA)
     assert evidence.estimate == pytest.approx((values[:, 1] - values[:, 2]).mean())
     assert evidence.p == pytest.approx(stats.ttest_rel(values[:, 1], values[:, 2], alternative="greater").pvalue)
+    assert evidence.reversals == (0, (values[:, 1] < values[:, 2]).sum())
 
 
 def test_equivalence_is_the_larger_of_two_one_sided_tests():

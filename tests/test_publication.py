@@ -30,7 +30,11 @@ def finished(tmp_path, monkeypatch) -> Layout:
     ids, tiers = ["A1.1", "A1.2", "B2.1", "B2.2"], ["primary", "derived", "primary", "ours"]
     write_table(layout.claims, pd.DataFrame({"id": ids, "tier": tiers, "verdict": VERDICTS}))
     write_table(layout.table("reach", "leaves"), pd.DataFrame({"seed": [1]}))
-    for path, text in ((layout.config, "name: quick\n"), (layout.report, "<html>"), (layout.figures / "a.svg", SVG)):
+    for path, text in (
+        (layout.config, "name: quick\n"),
+        (layout.report, f"<html>--configfile {layout.config} --force"),
+        (layout.figures / "a.svg", SVG),
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (layout.figures / "a.png").write_bytes(b"")
@@ -54,6 +58,11 @@ def test_verdicts_tables_figures_and_report_are_published_and_nothing_else(finis
     files = {path.relative_to("reference").as_posix() for path in Path("reference").rglob("*") if path.is_file()}
     kept = {"claims.csv", "config.yaml", "provenance.json", "report.html", "figures/a.svg", "tables/reach/leaves.csv"}
     assert files == {f"quick/{name}" for name in kept}
+
+
+def test_commands_of_a_published_report_name_the_published_configuration(finished):
+    publish(finished, Path("reference"))
+    assert Path("reference/quick/report.html").read_text() == "<html>--configfile reference/quick/config.yaml --force"
 
 
 def test_publishing_again_replaces_what_was_there(finished):

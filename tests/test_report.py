@@ -117,8 +117,8 @@ def test_verdicts_of_another_ledger_are_refused():
 
 def test_captions_hold_published_against_replicated_numbers(page):
     caption = text_of(page[page.index('<figure id="figure-reach_radii_leaves"') :].split("</figure>")[0])
-    assert "A5.1 published: value of A5.1; replicated: 1.5 [1, 2] px contradicted" in caption
-    assert "A10.1 published: value of A10.1; replicated: 2.5 [2, 3] inconclusive" in caption
+    assert "A5.1 the paper: value of A5.1; here: 1.5 [1, 2] px contradicted" in caption
+    assert "A10.1 the paper: value of A10.1; here: 2.5 [2, 3] inconclusive" in caption
     assert "A3.1" not in caption
 
 
@@ -140,6 +140,19 @@ def test_agreement_says_where_level_goes_with_reach_and_where_against_it():
     assert (below.papers, above.papers) == ("agree", "in part")
     words = {(one.paper, one.measure): one.turn.word for one in agreement.trends}
     assert (words["A", "reach"], words["B", "linear probe, label"]) == ("goes on", "turns back")
+
+
+def test_a_reach_that_untrained_networks_have_too_settles_nothing():
+    tables = make_agreement_tables(make_runs())
+    reach = tables["model_reach"]
+    before = reach[reach["predictor"] == "untrained"].set_index(["seed", "evaluation_mask_ratio"])["rms_radius_squared"]
+    learned_nothing = (reach["predictor"] == "trained") & (reach["mask_ratio"] == RATIOS[-1])
+    same_masks = [before[key] for key in zip(reach["seed"], reach["evaluation_mask_ratio"], strict=True)]
+    alike = same_masks + 0.01 * np.where(reach["seed"] % 2, 1, -1)
+    reach["rms_radius_squared"] = reach["rms_radius_squared"].where(~learned_nothing, alike)
+    below, above = compare_papers("ratios", tables).comparisons
+    assert (below.as_untrained, above.as_untrained) == ([], [RATIOS[-1]])
+    assert (below.papers, above.papers) == ("agree", "undecided")
 
 
 def test_models_of_one_ratio_settle_nothing():

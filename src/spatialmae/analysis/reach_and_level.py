@@ -9,14 +9,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from spatialmae.analysis.interval import t_interval
 from spatialmae.analysis.settings import models_along, settings_label, varied
-from spatialmae.analysis.turning import Turn, turn
+from spatialmae.analysis.turning import Change, Turn, turn
 
 Paper = Literal["A", "B"]
 Values = tuple[pd.DataFrame, str]
 """Rows of models, and the column that is looked at."""
 
 REACH = "rms_radius_squared"
+UNTRAINED = "untrained"
 ALONG = "mask_ratio"
 _TREES = {"binary": "binary tree", "quad": "quad-tree"}
 
@@ -48,6 +50,7 @@ class Trend:
         models: those that it is of, where several kinds of them go along the ratio.
         of_models: measured on models, rather than on trees in theory.
         turn: its changes along the ratio.
+        beyond_untrained: by ratio, what the models have more than the networks that they began as; of reach alone.
     """
 
     paper: Paper
@@ -55,6 +58,7 @@ class Trend:
     models: str
     of_models: bool
     turn: Turn
+    beyond_untrained: Mapping[float, Change]
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class ReachAndLevel:
             for part, (table, value) in measure.parts.items():
                 of_models, name = "name" in table, ", ".join(filter(None, (measure.name, part)))
                 for models, rows in _kinds_of_models(table, apart if of_models else []):
-                    trends.append(Trend(measure.paper, name, models, of_models, turn(rows, ALONG, value, ratios)))
+                    turned, beyond = turn(rows, ALONG, value, ratios), _beyond_untrained(rows, value)
+                    trends.append(Trend(measure.paper, name, models, of_models, turned, beyond))
         return trends
 
 
@@ -116,12 +121,25 @@ def _kinds_of_models(rows: pd.DataFrame, apart: Sequence[str]) -> Iterator[tuple
         yield settings_label(apart, values), part
 
 
+def _beyond_untrained(rows: pd.DataFrame, value: str) -> dict[float, Change]:
+    if UNTRAINED not in rows:
+        return {}
+    more = (rows[value] - rows[UNTRAINED]).dropna().groupby(rows[ALONG])
+    return {float(ratio): Change(*t_interval(of_seeds.to_numpy(np.float64))) for ratio, of_seeds in more}
+
+
 def _at_common_masks(reach: pd.DataFrame, mask_ratio: float) -> pd.DataFrame:
-    """Trained models along the ratio, under the evaluation masks whose ratio is nearest to that of other measures."""
-    models = models_along(reach[reach["predictor"] == "trained"], ALONG)
-    evaluated = models["evaluation_mask_ratio"]
+    """Trained models along the ratio, under the evaluation masks whose ratio is nearest to that of other measures.
+
+    Beside the reach of each is that of the same network before training.
+    """
+    evaluated = reach["evaluation_mask_ratio"]
     nearest = min(evaluated.unique(), key=lambda ratio: abs(ratio - mask_ratio))
-    return models[evaluated == nearest]
+    reach = reach[evaluated == nearest]
+    models = models_along(reach[reach["predictor"] == "trained"], ALONG)
+    before = reach[reach["predictor"] == UNTRAINED]
+    network = ["seed", *(name for name in varied(before) if name in varied(models))]  # one for all masks of training
+    return models.merge(before[[*network, REACH]].rename(columns={REACH: UNTRAINED}), on=network, how="left")
 
 
 def _levels(tables: Mapping[str, pd.DataFrame], probe: pd.DataFrame) -> Iterator[Measure]:

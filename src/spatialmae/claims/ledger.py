@@ -125,6 +125,8 @@ class Claim(Record):
     paper_value: Text
     unit: str = ""
     figure: str = ""
+    caveat: Text | None = None
+    """What keeps the verdict from saying what a reader may take it to say."""
     deviations: list[Annotated[str, Field(pattern=r"^D[1-9]\d*$")]] = []
     design: str | None = None
     estimand: Estimand | None = None

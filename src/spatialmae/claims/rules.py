@@ -43,7 +43,7 @@ class Evidence:
         n_failed: seeds left out because a value is not finite (association: runs).
         p: one-sided p-value before Holm; NaN below five seeds, for equalities and for associations.
         p_sign_flip: the same by flipping the signs of the seeds' contrasts, exact up to 12 seeds.
-        reversals: for each step from an arm to the next, the number of seeds in which the value falls.
+        reversals: for each step from an arm to the next, the number of seeds that go against the claim.
         n_configurations: the units that an association resamples; None for the other types.
     """
 
@@ -102,7 +102,7 @@ def inverted_u(values: Float64[np.ndarray, "seeds 3"], alpha: float) -> Evidence
     kept, n_failed = complete_seeds(values)
     contrasts = np.stack([kept[:, 1] - kept[:, 0], kept[:, 1] - kept[:, 2]], axis=1)
     weaker = int(np.argmin(contrasts.mean(axis=0))) if len(kept) else 0
-    return _directional(contrasts, contrasts[:, weaker], n_failed, alpha, _falls(np.diff(kept, axis=1)))
+    return _directional(contrasts, contrasts[:, weaker], n_failed, alpha, _falls(contrasts))
 
 
 def equivalence(values: Float64[np.ndarray, "seeds 2"], margin: Sequence[float], alpha: float) -> Evidence:

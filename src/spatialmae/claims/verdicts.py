@@ -280,10 +280,16 @@ def _interval(evidence: Evidence) -> str:
 
 
 def rule_in_words(claim: Claim, rule: Rule) -> str:
-    """The claim's test and thresholds as a phrase, for the report."""
+    """The claim's test, thresholds and control as a phrase, for the report."""
+    words = _test_in_words(claim, rule)
+    control = claim.estimand.control if claim.estimand else None
+    return words if control is None else f"{words}; {_control_in_words(control)}"
+
+
+def _test_in_words(claim: Claim, rule: Rule) -> str:
     level = f"alpha {rule.alpha:g} after Holm within {rule.family}"
     if claim.type == "equality":
-        return f"relative error of every seed at most {rule.tolerance:g}; the negative control must exceed it"
+        return f"relative error of every seed at most {rule.tolerance:g}"
     if rule.margin is not None:
         margin = f"within [{rule.margin[0]:g}, {rule.margin[1]:g}]"
         if claim.type == "equivalence":
@@ -295,6 +301,13 @@ def rule_in_words(claim: Claim, rule: Rule) -> str:
         "inverted_u": "one-sided paired t tests of the peak, fixed beforehand, against both ends, both needed",
     }[claim.type]
     return f"{test}, {level}; effect at least {rule.smallest_effect:.3g} {claim.unit}".rstrip()
+
+
+def _control_in_words(control: Control) -> str:
+    rows = ", ".join(f"{column} {value}" for column, value in control.where.items())
+    bounds = {"at least": control.min, "at most": control.max}
+    within = " and ".join(f"{word} {end:g}" for word, end in bounds.items() if end is not None)
+    return f"control ({rows}): every value {within}"
 
 
 def _correlation_in_words(claim: Claim) -> str:
@@ -354,7 +367,7 @@ def _detail_row(verdict: Verdict) -> dict[str, object]:
 
 
 def _reversals(tested: Tested) -> str:
-    """The steps between adjacent arms at which the value falls in some seed, each with how many seeds."""
+    """The steps between adjacent arms that go against the claim in some seed, each with how many seeds."""
     labels, n = tested.measurements.labels, tested.evidence.n_seeds
     steps = enumerate(tested.evidence.reversals)
     return "; ".join(f"{labels[i]} to {labels[i + 1]}: {falls} of {n} seeds" for i, falls in steps if falls)

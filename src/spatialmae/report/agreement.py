@@ -30,6 +30,8 @@ class Comparison:
         along: measures of level that certainly change as reach does.
         against: those that certainly change the other way.
         undecided: the others, and all where reach is undecided.
+        as_untrained: those of the two ratios at which reach cannot be told from that of untrained networks, so that its
+            change may be no more than a lack of training.
     """
 
     models: str
@@ -39,10 +41,13 @@ class Comparison:
     along: list[str]
     against: list[str]
     undecided: list[str]
+    as_untrained: list[float]
 
     @property
     def papers(self) -> str:
         """Whether reach and level, and so the papers, go together."""
+        if self.as_untrained:
+            return "undecided"
         if self.along and self.against:
             return "in part"
         if self.along or self.against:
@@ -88,16 +93,18 @@ def compare_papers(evaluation: str, tables: Mapping[str, pd.DataFrame]) -> Agree
         first, low, high = reach.turn.places
         if reach.turn.before is not None:
             before = {name: level.before for name, level in levels.items() if level.before is not None}
-            comparisons.append(_compare(reach.models, first, low, reach.turn.before, before))
+            comparisons.append(_compare(reach, first, low, reach.turn.before, before))
         last = {name: level.last for name, level in levels.items()}
-        comparisons.append(_compare(reach.models, low, high, reach.turn.last, last))
+        comparisons.append(_compare(reach, low, high, reach.turn.last, last))
     return Agreement(evaluation, trends, comparisons)
 
 
-def _compare(models: str, low: float, high: float, reach: Change, levels: Mapping[str, Change]) -> Comparison:
-    products = {name: level.sign * reach.sign for name, level in levels.items()}
+def _compare(reach: Trend, low: float, high: float, change: Change, levels: Mapping[str, Change]) -> Comparison:
+    products = {name: level.sign * change.sign for name, level in levels.items()}
+    beyond = reach.beyond_untrained
+    as_untrained = [ratio for ratio in (low, high) if ratio in beyond and not beyond[ratio].sign]
 
     def names(sign: int) -> list[str]:
         return [name for name, product in products.items() if product == sign]
 
-    return Comparison(models, low, high, reach.word, names(1), names(-1), names(0))
+    return Comparison(reach.models, low, high, change.word, names(1), names(-1), names(0), as_untrained)

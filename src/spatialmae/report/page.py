@@ -23,8 +23,8 @@ from spatialmae.report.costs import stage_costs
 from spatialmae.report.templates import page_environment
 
 TITLES = {
-    "CONTRADICTED": "the opposite was found",
-    "NULL": "smaller than the smallest effect of interest",
+    "CONTRADICTED": "an effect against the claim, or outside its bounds",
+    "NULL": "the whole change is smaller than the smallest effect of interest",
     "INVALID": "a control failed, or too many runs",
     "INCONCLUSIVE": "neither the claim nor its opposite",
     "REPLICATED": "by the rule fixed beforehand",

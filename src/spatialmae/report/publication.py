@@ -45,8 +45,12 @@ def publish(layout: Layout, reference: Path) -> None:
     with tempfile.TemporaryDirectory(dir=reference, prefix=".") as folder:
         made = Path(folder) / layout.root.name
         shutil.copytree(layout.tables, made / "tables", ignore=shutil.ignore_patterns(".*"))  # of killed jobs
-        for file in (layout.config, layout.claims, layout.provenance, layout.report):
+        for file in (layout.config, layout.claims, layout.provenance):
             shutil.copy(file, made / file.name)
+        # Its commands are to work in a fresh clone, where nothing has made the run's own copy of the configuration.
+        page = layout.report.read_text(encoding="utf-8")
+        published = page.replace(str(layout.config), str(reference / layout.root.name / layout.config.name))
+        (made / layout.report.name).write_text(published, encoding="utf-8")
         shutil.copytree(layout.figures, made / "figures", ignore=shutil.ignore_patterns("*.png", ".*"))
         target = reference / layout.root.name
         if target.exists():
