@@ -8,6 +8,7 @@ import yaml
 from spatialmae.config import load_config, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures import hierarchy as figures
+from spatialmae.hierarchy.mechanisms import GRAPHS, HierarchicalModel
 from spatialmae.layout import Layout
 from spatialmae.stages import hierarchy, identifiability
 from spatialmae.tables import read_table
@@ -64,6 +65,14 @@ def test_identifiability_has_every_variant_from_the_same_seeds(config):
     plain = rows[rows["variant"] == "plain"]
     assert plain["extra_dims"].eq(0).all() and plain["turned"].isna().all()
     assert plain.groupby(["predictor", "predicted"]).size().nunique() == 1
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_variant_of_every_graph_has_mechanisms(values, graph):
+    settings = parse_config(values | {"identifiability": {"graphs": [graph], "counterexamples": True}}, "test")
+    for _, cell in identifiability._cells(settings.identifiability):
+        HierarchicalModel(GRAPHS[graph](), noise_scale=cell.noise_scale, turned=cell.turned, seed=0)
+    assert cell.turned  # by the last variant
 
 
 def test_figures_draw_what_there_is(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import networkx as nx
 import pandas as pd
 from tqdm import tqdm
 
@@ -57,6 +58,10 @@ def _cells(settings: Identifiability) -> Iterator[tuple[str, Cell]]:
         ]
         yield from (("plain", cell) for cell in cells)
         if settings.counterexamples:
-            observables = tuple(sorted(node for node, degree in GRAPHS[graph]().out_degree if degree == 0))
             yield "wider", replace(cells[0], extra_dims=SPARE)
-            yield "turned", replace(cells[0], turned=observables)
+            yield "turned", replace(cells[0], turned=_with_a_pair(GRAPHS[graph]()))
+
+
+def _with_a_pair(graph: nx.DiGraph) -> tuple[str, ...]:
+    """The observables that can be turned: their parents' values have two coordinates, one of each ancestor."""
+    return tuple(sorted(x for x, degree in graph.out_degree if degree == 0 and len(nx.ancestors(graph, x)) > 1))
