@@ -18,11 +18,12 @@ from spatialmae.config import load_config
 from spatialmae.data.folder import folder as folder_data
 from spatialmae.data.random_fields import random_fields
 from spatialmae.errors import UserError
-from spatialmae.recommend.advice import Advice, Calibration, advise
+from spatialmae.recommend.advice import N_GROUPS, Advice, Calibration, advise
 from spatialmae.recommend.answer import Answer
 from spatialmae.recommend.configuration import pipeline_config
 from spatialmae.recommend.evidence import Grid
 from spatialmae.recommend.images import FolderImages, read_images
+from spatialmae.recommend.pictures import correlation_curve
 from test_recommend_rules import calibration
 
 N = 120
@@ -164,6 +165,31 @@ def test_the_headline_names_other_picks(images, useful):
     assert "0.25 to 0.75" in answer.headline
     other = 6 - advice.setting[0]
     assert f"(or {other} px)" in answer.headline
+
+
+def test_a_correlation_that_stays_above_1_over_e_is_said_to_and_has_no_length(tmp_path, useful):
+    levels = np.linspace(0, 200, N, dtype=np.uint8)[:, None, None, None]
+    found = read_images(save(tmp_path, levels + fields() // 16))
+    advice = advice_on(found, useful)
+    assert advice.recommends
+    assert "stays above 1/e at all distances within the images' 16 px" in Answer.of(advice, found).rests_on
+    assert "1/e at more than 16 px" in correlation_curve(advice).axes[0].get_title(loc="left")
+    written = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
+    assert written["correlation_length"] is None and written["correlation_length_error"] is None
+    assert written["settings"][0]["correlation_length"] is None
+
+
+def test_where_one_group_decides_the_error_cannot_be_estimated(tmp_path, useful):
+    some = fields()
+    some[np.arange(N) % N_GROUPS > 0] = 128
+    for i, image in enumerate(some):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{i:04}.png", pnginfo=_note(i))
+    found = read_images(tmp_path)
+    advice = advice_on(found, useful)
+    assert "with an error that cannot be estimated" in Answer.of(advice, found).rests_on
+    assert advice.picks.total() == (N_GROUPS - 1) * len(useful.rules)
+    written = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
+    assert written["correlation_length"] > 0 and written["correlation_length_error"] is None
 
 
 def test_all_numbers_are_written_as_json(images, useful):

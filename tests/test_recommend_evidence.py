@@ -66,6 +66,8 @@ def test_images_are_averaged_down_by_whole_factors_and_patches_tile_both(size, f
     assert all(p % factor == 0 and size % p == 0 for p in patches)
 
 
-def test_a_correlation_that_never_falls_has_the_length_of_the_image():
+def test_a_correlation_that_never_falls_has_no_length_but_the_side_as_a_lower_bound():
     flat = np.full((64, 64), 0.9) + 0.1 * np.eye(64)
-    assert Correlations.of(flat, Grid(8, (2,), (0.5,))).length == 8
+    found = Correlations.of(flat, Grid(8, (2,), (0.5,)))
+    assert np.isnan(found.length) and found.least_length == 8
+    assert (theory_cells(flat, Grid(8, (2,), (0.5,)))["correlation_length"] == 8).all()

@@ -88,7 +88,8 @@ class Advice:
     Attributes:
         grid: the settings that were compared.
         correlations: of the images' pixels.
-        length_error: jackknife standard error of the correlation length, px.
+        length_error: jackknife standard error of the correlation length, px; NaN where the length is, or where it
+            cannot be estimated: without one of the groups there is no length, or all images are the same.
         cells: evidence on each setting, from all images.
         calibration: None where the package comes with none.
         picks: how often each (patch_size, mask_ratio) is the best one, over groups of images left out and rules tuned
@@ -155,25 +156,37 @@ class Advice:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """All of it, JSON-able; null for NaN, as for a correlation length beyond the image."""
         patch_size, mask_ratio = self.setting
-        return {
-            "recommends": self.recommends,
-            "patch_size": patch_size,
-            "mask_ratio": mask_ratio,
-            "patch_sizes": self.patch_sizes,
-            "mask_ratio_range": list(self.mask_ratio_range),
-            "agreement": None if np.isnan(self.agreement) else self.agreement,
-            "cost": self.cost,
-            "correlation_length": self.correlations.length,
-            "correlation_length_error": self.length_error,
-            "correlation": {
-                "distance": self.correlations.distances.tolist(),
-                "correlation": self.correlations.correlation.tolist(),
-            },
-            "settings": self.cells.to_dict("records"),
-            "calibration": None if self.calibration is None else _calibration_dict(self.calibration),
-        }
+        length = self.correlations.length
+        return _strict(
+            {
+                "recommends": self.recommends,
+                "patch_size": patch_size,
+                "mask_ratio": mask_ratio,
+                "patch_sizes": self.patch_sizes,
+                "mask_ratio_range": list(self.mask_ratio_range),
+                "agreement": self.agreement,
+                "cost": self.cost,
+                "correlation_length": length,
+                "correlation_length_error": self.length_error,
+                "correlation": {
+                    "distance": self.correlations.distances.tolist(),
+                    "correlation": self.correlations.correlation.tolist(),
+                },
+                "settings": [row | {"correlation_length": length} for row in self.cells.to_dict("records")],
+                "calibration": None if self.calibration is None else _calibration_dict(self.calibration),
+            }
+        )
+
+
+def _strict(value: Any) -> Any:
+    """A value in which None stands for NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _strict(own) for key, own in value.items()}
+    if isinstance(value, list):
+        return [_strict(own) for own in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _calibration_dict(calibration: Calibration) -> dict[str, Any]:
@@ -209,17 +222,22 @@ def advise(
     on_step()
     lengths, picks = [], Counter[tuple[int, float]]()
     for group in range(N_GROUPS):
-        without = lags.covariance(group)
-        lengths.append(Correlations.of(without, grid).length)
-        if calibration is not None and calibration.comparison.rule_is_better:
-            picks.update(_picks(theory_cells(without, grid), calibration.rules))
+        try:
+            without = lags.covariance(group)
+        except ValueError:  # what differs is all in this group
+            lengths.append(float("nan"))
+        else:
+            lengths.append(Correlations.of(without, grid).length)
+            if calibration is not None and calibration.comparison.rule_is_better:
+                picks.update(_picks(theory_cells(without, grid), calibration.rules))
         on_step()
     correlations = Correlations.of(covariance, grid)
-    return Advice(grid, correlations, _jackknife_error(lengths), cells, calibration, picks)
+    length_error = float("nan") if np.isnan(correlations.length) else _jackknife_error(lengths)
+    return Advice(grid, correlations, length_error, cells, calibration, picks)
 
 
 def _jackknife_error(left_out: Sequence[float]) -> float:
-    """Standard error from estimates that each leave out one of n groups."""
+    """Standard error from estimates that each leave out one of n groups; NaN if one of them is."""
     values = np.array(left_out)
     return float(np.sqrt((len(values) - 1) * np.square(values - values.mean()).mean()))
 

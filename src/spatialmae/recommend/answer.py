@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from spatialmae.recommend.advice import Advice, Calibration
 from spatialmae.recommend.images import FolderImages
 
@@ -45,11 +47,29 @@ def _headline(advice: Advice) -> str:
 
 
 def _rests_on(advice: Advice) -> str:
-    length = advice.correlations.length
-    found = f"The correlation of two pixels falls to 1/e at {length:.1f} ± {advice.length_error:.1g} px."
+    found = f"The correlation of two pixels {_falls(advice)}."
     if advice.calibration is not None and advice.recommends:
         return f"{found} The setting is the one at which {advice.calibration.rule.says}."
     return f"{found} Below is what the closed form of the linear MAE says of each setting; it picks none."
+
+
+def _falls(advice: Advice) -> str:
+    length = advice.correlations.length
+    if np.isnan(length):
+        return f"stays above 1/e at all distances within the images' {advice.grid.image_size} px"
+    if np.isnan(advice.length_error):
+        return (
+            f"falls to 1/e at {length:.1f} px, with an error that cannot be estimated: a fifth of the images decides it"
+        )
+    return f"falls to 1/e at {length_says(advice)}"
+
+
+def length_says(advice: Advice) -> str:
+    """The correlation length with its error, where they are known; else that it is beyond the images."""
+    length, error = advice.correlations.length, advice.length_error
+    if np.isnan(length):
+        return f"more than {advice.grid.image_size} px"
+    return f"{length:.1f} px, error unknown" if np.isnan(error) else f"{length:.1f} ± {error:.1g} px"
 
 
 def _how_sure(advice: Advice) -> str:

@@ -85,24 +85,23 @@ class Correlations:
     Attributes:
         distances: px of the images as they came.
         correlation: mean Pearson correlation of pixels that far apart, −1 … 1.
-        length: distance at which it first falls to 1/e, px; the image side where it nowhere does.
+        length: distance at which it first falls to 1/e, px; NaN where it stays above within the image.
+        least_length: the length, or the image side as its lower bound where it is NaN, px.
     """
 
     distances: Float64[np.ndarray, " bins"]
     correlation: Float64[np.ndarray, " bins"]
     length: float
+    least_length: float
 
     @classmethod
     def of(cls, covariance: Float64[np.ndarray, "d d"], grid: Grid) -> Correlations:
         """From the covariance of averaged-down images."""
         side = grid.image_size // grid.factor
         distances, correlation = correlation_profile(covariance, (side, side, 1))
-        length = correlation_length(distances, correlation)
-        return cls(
-            distances * grid.factor,
-            correlation,
-            float(grid.image_size) if np.isnan(length) else length * grid.factor,
-        )
+        length = correlation_length(distances, correlation) * grid.factor
+        least_length = float(grid.image_size) if np.isnan(length) else length
+        return cls(distances * grid.factor, correlation, length, least_length)
 
 
 def theory_cells(covariance: Float64[np.ndarray, "d d"], grid: Grid) -> pd.DataFrame:
@@ -116,9 +115,10 @@ def theory_cells(covariance: Float64[np.ndarray, "d d"], grid: Grid) -> pd.DataF
         A row for each setting: ``patch_size`` px, ``mask_ratio``, ``image_size`` px, ``n_patches``,
         ``n_visible``; ``reach``, the rms radius of J² of the linear MAE at that setting, px (docs/theory.md, 12);
         ``unexplained``, the mean squared error of the best linear reconstruction of hidden pixels, each mask having its
-        own, in units of their variance; ``correlation_length`` px.
+        own, in units of their variance; ``correlation_length`` px, of which the image side is a lower bound where the
+        correlation stays above 1/e.
     """
-    length = Correlations.of(covariance, grid).length
+    length = Correlations.of(covariance, grid).least_length
     sweeps: dict[int, tuple[Sweep, ReachGeometry]] = {}
     rows: list[dict[str, Any]] = []
     for patch_size, mask_ratio in grid.settings:

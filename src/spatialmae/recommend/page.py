@@ -17,7 +17,7 @@ from spatialmae.report.templates import page_environment
 
 CAPTIONS = {
     "examples": "Some of your images, and what a model sees of them at this setting (hidden patches grey).",
-    "correlation": "How alike two pixels of your images are, by their distance; dotted: where it falls to 1/e.",
+    "correlation": "How alike two pixels of your images are, by their distance; dotted: 1/e, and where it falls to it.",
     "map": "What the closed form of the linear MAE says of each setting: how far its reconstruction reaches, and how "
     "much of the hidden pixels no linear reconstruction explains. Framed: the setting above",
 }

@@ -12,6 +12,7 @@ from spatialmae.figures.setting_grid import draw_grid, frame
 from spatialmae.geometry import patch_labels
 from spatialmae.masks import fixed_count_masks
 from spatialmae.recommend.advice import Advice
+from spatialmae.recommend.answer import length_says
 from spatialmae.recommend.evidence import MAPS
 from spatialmae.recommend.images import FolderImages
 
@@ -58,11 +59,12 @@ def correlation_curve(advice: Advice) -> Figure:
     axis = axes[0, 0]
     axis.plot(found.distances, found.correlation, color=theme.PALETTE[0], marker="o")
     axis.axhline(np.exp(-1), color=theme.GREY, linestyle=":", linewidth=0.8)
-    axis.axvline(found.length, color=theme.GREY, linestyle=":", linewidth=0.8)
+    if not np.isnan(found.length):
+        axis.axvline(found.length, color=theme.GREY, linestyle=":", linewidth=0.8)
     _mark_patch_sizes(axis, advice)
     axis.set_xlabel("distance of two pixels (px)")
     axis.set_ylabel("correlation")
-    axis.set_title(f"1/e at {found.length:.1f} ± {advice.length_error:.1g} px; ticks above: patch sizes", loc="left")
+    axis.set_title(f"1/e at {length_says(advice)}; ticks above: patch sizes", loc="left")
     return figure
 
 
