@@ -251,6 +251,7 @@ def test_unusable_arrays_are_left_out_with_their_reasons(tmp_path):
     fill(tmp_path)
     bad = {
         "channels": np.zeros((16, 16, 5), np.uint8),
+        "first": np.zeros((13, 40, 32), np.uint8),
         "negative": np.full((16, 16), -0.1),
         "nan": np.full((16, 16), np.nan),
         "counts": np.zeros((16, 16), np.int64),
@@ -265,12 +266,50 @@ def test_unusable_arrays_are_left_out_with_their_reasons(tmp_path):
         entry["file"]: entry["reason"] for entry in folder(tmp_path, image_size=16, seed=0).provenance["skipped"]
     }
     assert reasons["channels.npy"] == "5 channels, not 3"
-    assert reasons["negative.npy"] == reasons["nan.npy"] == "float64 values, not uint8, uint16, or floats in [0, 1]"
+    assert reasons["negative.npy"] == "float64 values from -0.1 to -0.1, not in [0, 1]"
+    assert reasons["nan.npy"] == "float64 values that are NaN or infinite"
+    assert reasons["first.npy"].startswith("shape (13, 40, 32) reads as (c, h, w)")
     assert reasons["counts.npy"].startswith("int64 values")
     assert reasons["vector.npy"] == "no array of (h, w) or (h, w, c)"
     assert reasons["narrow.npy"] == "smaller than 16 pixels"
     assert reasons["objects.npy"].startswith("damaged (") and reasons["truncated.npy"].startswith("damaged (")
     assert set(reasons) == {f"{name}.npy" for name in (*bad, "truncated")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not an array",
+        b"PK\x03\x04 nor an archive",
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((((\n",
+        b"\x93NUMPY\x01\x00\x48\x00{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999999999999,)}\n",
+        b"\x93NUMPY\x01\x00\x48\x00{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999, 9)}\n",
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': [(1,)]}\n",
+        b"\x93NUMPY\x01\x00\xff\x0f" + b"(" * 4095,
+    ],
+)
+def test_whatever_is_wrong_with_an_npy_file_it_is_left_out_for_a_reason_of_one_line(content):
+    with pytest.raises(decoding.UnusableImageError, match=r"^damaged \(.+\)$") as error:
+        decoding.shorter_side(content, ".npy")
+    assert "unsafe" not in str(error.value)
+
+
+def test_headers_of_python_2_are_read_without_a_warning():
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2L, 2L)}\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decoding.shorter_side(content, ".npy") == (2, 1)
+
+
+@pytest.mark.parametrize("kind", [">u2", ">f4", ">f8"])
+def test_arrays_of_the_other_byte_order_are_read(tmp_path, kind):
+    values = arrays_of(10, (8, 8))
+    save_arrays(
+        tmp_path, [(own.astype(np.float64) * (257 if kind == ">u2" else 1 / 255)).astype(kind) for own in values]
+    )
+    data = folder(tmp_path, image_size=8, grayscale=True, seed=0)
+    np.testing.assert_array_equal(data.images[..., 0], np.stack(values))
 
 
 def test_tiles_are_pieces_of_their_image_and_share_its_split(tmp_path):

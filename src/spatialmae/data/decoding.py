@@ -24,6 +24,7 @@ BACKGROUND = (255, 255, 255)
 MAX_PIXELS = 64_000_000
 TILES_PER_SIDE = 4
 MOST_COLOURS = 4  # a first axis as short is no side of an image
+MOST_CHANNELS = 16  # a longer last axis, where the first is the shortest by far, is a side
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
@@ -143,11 +144,8 @@ def _sixteen_to_eight(values: Shaped[np.ndarray, "*shape"]) -> UInt8[np.ndarray,
 
 def _array(content: bytes) -> UInt8[np.ndarray, "h w c"]:
     """A NumPy array (h, w) or (h, w, c) of uint8, uint16 or floats in [0, 1]; nothing in it is executed."""
-    try:
-        array = np.load(BytesIO(content), allow_pickle=False)
-    except (*DECODING_ERRORS, MemoryError) as error:
-        raise UnusableImageError(f"damaged ({str(error).splitlines()[0]})") from None
-    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:
+    array = _loaded(content)
+    if array.ndim not in (2, 3) or 0 in array.shape:
         raise UnusableImageError("no array of (h, w) or (h, w, c)")
     if _is_channels_first(array.shape):
         raise UnusableImageError(f"shape {array.shape} reads as (c, h, w), not (h, w, c): move the channels last")
@@ -155,19 +153,41 @@ def _array(content: bytes) -> UInt8[np.ndarray, "h w c"]:
     stacked = array[..., None] if array.ndim == 2 else array
     if stacked.dtype == np.uint8:
         return stacked
-    if stacked.dtype == np.uint16:
+    if np.issubdtype(stacked.dtype, np.uint16):  # of either byte order
         return _sixteen_to_eight(stacked)
-    if np.issubdtype(stacked.dtype, np.floating) and stacked.min() >= 0 and stacked.max() <= 1:  # NaN is neither
+    if np.issubdtype(stacked.dtype, np.floating):
+        _check_range(stacked)
         return np.rint(stacked.astype(np.float64) * 255).astype(np.uint8)
     raise UnusableImageError(f"{stacked.dtype} values, not uint8, uint16, or floats in [0, 1]")
 
 
+def _loaded(content: bytes) -> Shaped[np.ndarray, "*shape"]:
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):  # else NumPy takes it for a pickle, and says how to load it
+        raise UnusableImageError("damaged (no npy file)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            return np.load(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy parses headers as Python, which fails in as many ways
+        reason = str(error).strip() or type(error).__name__
+        raise UnusableImageError(f"damaged ({reason.splitlines()[0][:100]})") from None
+
+
+def _check_range(values: Shaped[np.ndarray, "h w c"]) -> None:
+    if not np.isfinite(values).all():
+        raise UnusableImageError(f"{values.dtype} values that are NaN or infinite")
+    low, high = values.min(), values.max()
+    if low < 0 or high > 1:
+        raise UnusableImageError(f"{values.dtype} values from {low:g} to {high:g}, not in [0, 1]")
+
+
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the last two of three axes must be an image's sides: they are alike, or the first is no side."""
+    """Whether the last two of three axes must be an image's sides: they are alike, or the first is too short for one."""
     if len(shape) == 2:
         return False
     first, height, width = shape
-    return first != height == width or first <= MOST_COLOURS < min(height, width)
+    is_shortest = 2 * first <= min(height, width) and width > MOST_CHANNELS
+    return is_shortest or first != height == width or first <= MOST_COLOURS < min(height, width)
 
 
 def _resized(picture: UInt8[np.ndarray, "h w c"], size: int, resize: Resize) -> UInt8[np.ndarray, "s s c"]:
