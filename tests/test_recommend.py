@@ -1,6 +1,7 @@
 """`spatialmae recommend`: folders of all kinds, what is said with and without calibration, and the files it writes."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -101,10 +102,47 @@ def test_files_are_taken_evenly_where_there_are_too_many(tmp_path):
     np.testing.assert_array_equal(found.images[-1, ..., 0], np.asarray(Image.open(tmp_path / "0299.png")))
 
 
+def test_files_that_are_no_images_take_no_place_among_those_read(tmp_path):
+    save(tmp_path, fields(300))
+    for i in range(300):
+        (tmp_path / f"{i:04}.txt").write_text("beside it")
+    found = read_images(tmp_path, max_images=120)
+    assert found.n_files == 120 and found.n_in_folder == 300 and len(found.skipped) == 300
+    with pytest.raises(UserError, match=re.escape("0 usable images (2 left out: not named as PNG")):
+        read_images(_notes(tmp_path / "notes", 2))
+
+
+def _notes(folder: Path, n: int) -> Path:
+    folder.mkdir()
+    for i in range(n):
+        (folder / f"{i}.txt").write_text("not an image")
+    return folder
+
+
+def test_too_few_of_a_sample_say_that_more_can_be_read_and_reasons_come_by_kind(tmp_path):
+    save(tmp_path, np.repeat(fields(30), 10, axis=0))
+    with pytest.raises(UserError, match=r"left out: same bytes as another file\), too few; .*a larger --max-images"):
+        read_images(tmp_path, max_images=110)
+
+
+def test_names_that_a_terminal_would_obey_or_that_are_no_utf_8_are_escaped(tmp_path):
+    folder = save(tmp_path / "a\x1b[31m", fields())
+    for name in (b"\xff.txt", b"b\nc\x07.txt"):
+        (folder / os.fsdecode(name)).write_text("not an image")
+    code, output = invoke(folder, "--json", tmp_path / "out.json", "--html", tmp_path / "out.html")
+    assert code == 0 and "\x1b[31m" not in output and "\x07" not in output
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [entry["file"] for entry in written["skipped"]] == [r"b\nc\x07.txt", r"\udcff.txt"]
+    assert written["path"].endswith(r"a\x1b[31m")
+    assert r"a\x1b[31m" in (tmp_path / "out.html").read_text()
+    assert r"a\x1b[31m/x: no such folder" in invoke(folder / "x")[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"image_size": 30}, "--image-size: 30 is no multiple of 4 px from 8 on"),
+        ({"image_size": 148}, "148 px cannot be averaged down by a whole factor to 16 to 32 px; use e.g. 144 or 152"),
         ({"resize": "zoom"}, "--resize: 'zoom' is unknown"),
         ({"max_images": 99}, "--max-images: 99 are too few"),
         (

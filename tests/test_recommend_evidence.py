@@ -58,12 +58,22 @@ def test_settings_that_leave_nothing_visible_or_say_the_same_are_left_out():
 
 @pytest.mark.parametrize(
     ("size", "factor", "patches"),
-    [(16, 1, (2, 4)), (32, 1, (2, 4, 8)), (64, 2, (2, 4, 8, 16)), (224, 7, (7, 14, 28, 56))],
+    [(16, 1, (2, 4)), (32, 1, (2, 4, 8)), (64, 2, (2, 4, 8, 16)), (96, 3, (3, 6, 12, 24)), (224, 8, (8, 16, 32, 56))],
 )
 def test_images_are_averaged_down_by_whole_factors_and_patches_tile_both(size, factor, patches):
     assert averaging_factor(size) == factor and size // factor <= 32
     assert default_grid(size).patch_sizes == patches
     assert all(p % factor == 0 and size % p == 0 for p in patches)
+
+
+@pytest.mark.parametrize("size", [148, 164, 172, 244, 37])
+def test_sides_that_averaging_would_leave_a_few_pixels_of_are_refused(size):
+    with pytest.raises(ValueError, match=f"{size} px cannot be averaged down by a whole factor to 16 to 32 px; use"):
+        averaging_factor(size)
+
+
+def test_every_side_that_is_chosen_by_itself_can_be_averaged_down_as_before():
+    assert [averaging_factor(size) for size in range(8, 65, 4)] == [1] * 7 + [2] * 8
 
 
 def test_a_correlation_that_never_falls_has_no_length_but_the_side_as_a_lower_bound():

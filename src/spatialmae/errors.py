@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Text as it may go to a terminal or into UTF-8: control characters and bytes that are no UTF-8 escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
     """Bad input that the user can mend.
 
@@ -12,7 +17,7 @@ class UserError(Exception):
 
     def __init__(self, where: object, problem: str, mend: str) -> None:
         self.where, self.problem, self.mend = str(where), problem, mend
-        super().__init__(" ".join(f"{where}: {problem}; {mend}".split()))
+        super().__init__(printable(" ".join(f"{where}: {problem}; {mend}".split())))
 
     @classmethod
     def of(cls, where: object, error: ValueError, field: str = "") -> UserError:

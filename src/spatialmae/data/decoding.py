@@ -182,7 +182,7 @@ def _check_range(values: Shaped[np.ndarray, "h w c"]) -> None:
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the last two of three axes must be an image's sides: they are alike, or the first is too short for one."""
+    """Whether the last two of three axes must be an image's sides: they are alike, or the first is too short."""
     if len(shape) == 2:
         return False
     first, height, width = shape

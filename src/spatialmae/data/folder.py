@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from spatialmae.data.dataset import ImageData, Split, stratified_splits
 from spatialmae.data.decoding import SUFFIXES, Resize, UnusableImageError, squares
-from spatialmae.errors import UserError
+from spatialmae.errors import UserError, printable
+
+SAME_BYTES = "same bytes as "  # how the reason to leave out a copy begins
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Collection:
         sources: of each square, the index of its file.
         files: the usable ones, in the order of their names.
         sha256: of their bytes.
-        skipped: ``file`` and ``reason`` of each that was left out.
+        skipped: ``file`` and ``reason`` of each that was left out, both printable.
     """
 
     images: list[UInt8[np.ndarray, "s s c"]] = field(default_factory=list)
@@ -147,16 +149,16 @@ def read_folder(
     """Read every usable image below ``path``, or among ``files`` there; see :func:`folder`."""
     collection = Collection()
     first_with: dict[str, str] = {}
-    for file in tqdm(image_files(path) if files is None else files, desc=path.name, unit="file"):
-        name = file.relative_to(path).as_posix()
+    for file in tqdm(image_files(path) if files is None else files, desc=printable(path.name), unit="file"):
+        name = printable(file.relative_to(path).as_posix())
         try:
             content = read_content(file)
             sha256 = hashlib.sha256(content).hexdigest()
             if sha256 in first_with:
-                raise UnusableImageError(f"same bytes as {first_with[sha256]}")
+                raise UnusableImageError(f"{SAME_BYTES}{first_with[sha256]}")
             found = squares(content, file.suffix.lower(), image_size=image_size, resize=resize, channels=channels)
         except UnusableImageError as reason:
-            collection.skipped.append({"file": name, "reason": str(reason)})
+            collection.skipped.append({"file": name, "reason": printable(str(reason))})
             continue
         first_with[sha256] = name
         collection.images += found
@@ -164,6 +166,13 @@ def read_folder(
         collection.files.append(file)
         collection.sha256.append(sha256)
     return collection
+
+
+def kind_of(reason: str) -> str:
+    """What reasons to leave a file out have in common that differ in a detail, such as the file with the same bytes."""
+    if reason.startswith(SAME_BYTES):
+        return f"{SAME_BYTES}another file"
+    return "damaged" if reason.startswith("damaged (") else reason
 
 
 def image_files(path: Path) -> list[Path]:
@@ -228,7 +237,7 @@ def _split(
         if count < n_splits:
             problem = f"{count} usable images cannot be split {n_splits} ways as a class"
             raise UserError(path / name, problem, "add images there, remove the folder, or set source.classes: false")
-    reasons = Counter(entry["reason"].partition(" (")[0] for entry in collection.skipped)
+    reasons = Counter(kind_of(entry["reason"]) for entry in collection.skipped)
     left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)) or "none left out"
     mend = "add images, or change the fractions or image_size"
     few = [fraction for fraction in (validation, test) if fraction and round(n * fraction) < n_classes]

@@ -65,9 +65,9 @@ def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[st
     source |= {"resize": images.resize, "grayscale": images.channels == 1}
     if images.channels not in (1, 3):
         source["channels"] = images.channels
-    if images.class_sizes and not _has_classes(images):
+    if images.class_sizes and not has_classes(images):
         source["classes"] = False
-    analyses = ["statistics", "reach", *(["class"] if _has_classes(images) else [])]
+    analyses = ["statistics", "reach", *(["class"] if has_classes(images) else [])]
     n_features = side**2 * images.channels
     return {
         "source": source,
@@ -79,12 +79,13 @@ def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[st
     }
 
 
-def _has_classes(images: FolderImages) -> bool:
+def has_classes(images: FolderImages) -> bool:
+    """Whether subfolders are classes with enough images each to be probed for, among all files of the folder."""
     return min(images.class_sizes.values(), default=0) >= LEAST_LABELLED
 
 
 def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: float) -> dict[str, Any]:
-    n_train = max(1, int(0.8 * images.n_files))
+    n_train = max(1, int(0.8 * images.n_in_folder))
     epochs = max(2, min(MAX_EPOCHS, round(IMAGES_SEEN / n_train)))
     return {
         "dataset": dataset,
@@ -121,7 +122,7 @@ def _evaluations(images: FolderImages, side: int, patch_sizes: dict[str, int]) -
 def _evaluation(images: FolderImages, stages: list[str], mask_unit: int) -> dict[str, Any]:
     return {
         "stages": stages,
-        "analyses": ["jacobian", *(["probe"] if _has_classes(images) else [])],
+        "analyses": ["jacobian", *(["probe"] if has_classes(images) else [])],
         "mask_ratios": [0.25, 0.5, 0.75],  # an image has two units a side or more
         "mask_ratio": 0.75,
         "mask_unit": mask_unit,

@@ -25,8 +25,10 @@ from spatialmae.geometry import patch_labels
 from spatialmae.linear.objective import Corruption
 from spatialmae.linear.sweep import Sweep
 from spatialmae.masks import fixed_count_masks, n_visible
+from spatialmae.recommend.rules import DEFAULT_PATCHES
 
 MAX_SIDE = 32  # px: the closed form takes seconds up to here, and grows with the sixth power
+LEAST_SIDE = 16  # px that averaging leaves: below, little of an image is left to say anything about
 N_MASKS = 4  # that the unexplained share is averaged over; it differs by a few per cent between masks
 # Columns of evidence that are shown, with their title and digits.
 MAPS = {
@@ -51,7 +53,7 @@ class Grid:
 
     @property
     def factor(self) -> int:
-        """By which images are averaged down: the smallest divisor of their side that leaves 32 px or fewer."""
+        """By which images are averaged down, see :func:`averaging_factor`."""
         return averaging_factor(self.image_size)
 
     @property
@@ -74,8 +76,20 @@ class Grid:
 
 
 def averaging_factor(image_size: int) -> int:
-    """The smallest divisor of ``image_size`` that leaves :data:`MAX_SIDE` px or fewer."""
-    return next(f for f in range(1, image_size + 1) if image_size % f == 0 and image_size // f <= MAX_SIDE)
+    """The smallest divisor of ``image_size`` that leaves from :data:`LEAST_SIDE` to :data:`MAX_SIDE` px; up to here, 1.
+
+    One that leaves whole px to MAE's own patches, 14 a side, comes first: of 224 px 8, so that 16 px are compared.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if image_size <= MAX_SIDE:
+        return 1
+    sides = [side for side in range(MAX_SIDE, LEAST_SIDE - 1, -1) if image_size % side == 0]
+    if not sides:
+        problem = f"{image_size} px cannot be averaged down by a whole factor to {LEAST_SIDE} to {MAX_SIDE} px"
+        raise ValueError(f"{problem}; use a multiple of a number from {LEAST_SIDE} to {MAX_SIDE}")
+    return image_size // next((side for side in sides if side % DEFAULT_PATCHES == 0), sides[0])
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,18 @@ from typing import cast, get_args
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from spatialmae.data.decoding import Resize, UnusableImageError, shorter_side
-from spatialmae.data.folder import check_folder, class_labels, class_sizes, image_files, read_content, read_folder
+from spatialmae.data.decoding import SUFFIXES, Resize, UnusableImageError, shorter_side
+from spatialmae.data.folder import (
+    check_folder,
+    class_labels,
+    class_sizes,
+    image_files,
+    kind_of,
+    read_content,
+    read_folder,
+)
 from spatialmae.errors import UserError
+from spatialmae.recommend.evidence import LEAST_SIDE, MAX_SIDE, averaging_factor
 
 MAX_IMAGES = 10_000
 LEAST_IMAGES = 100
@@ -33,7 +42,8 @@ class FolderImages:
         resize: how files became squares.
         sizes_say: the rule that chose size and resizing, in a sentence.
         n_files: that were read.
-        class_sizes: files in each of its subfolders; empty if they are no classes.
+        n_in_folder: all that it holds, as far as they are not known to be unusable: more where some were not read.
+        class_sizes: of these, in each of its subfolders; empty if they are no classes.
         skipped: ``file`` and ``reason`` of each that was left out.
     """
 
@@ -43,6 +53,7 @@ class FolderImages:
     resize: Resize
     sizes_say: str
     n_files: int
+    n_in_folder: int
     class_sizes: dict[str, int]
     skipped: list[dict[str, str]]
 
@@ -60,7 +71,7 @@ class FolderImages:
 def read_images(
     path: Path | str, *, image_size: int | None = None, resize: str | None = None, max_images: int = MAX_IMAGES
 ) -> FolderImages:
-    """Read up to ``max_images`` files, evenly taken from all below a folder.
+    """Read up to ``max_images`` files, evenly taken from all below a folder that are named as images.
 
     Args:
         path: the folder; see :func:`~spatialmae.data.folder.folder` for what is read and what is left out.
@@ -81,14 +92,20 @@ def read_images(
         raise UserError(
             path, "holds no files", f"give a folder of PNG, JPEG, WebP or npy files, {LEAST_IMAGES} or more"
         )
-    files = [found[i] for i in np.linspace(0, len(found) - 1, min(len(found), max_images)).round().astype(int)]
-    sides, channels = _look_at(path, files)
+    named = [file for file in found if file.suffix.lower() in SUFFIXES]
+    files = _evenly(named, max_images)
+    sides, channels = _look_at(path, files or found)
     size = image_size or _usual_size(path, sides)
     chosen = cast(Resize, resize or ("tiles" if np.median(sides) >= TILED_FROM * size else "crop"))
-    collection = read_folder(path, image_size=size, resize=chosen, channels=channels, files=files)
+    others = set(found) - set(named)  # are left out with their reason
+    read = sorted([*files, *others])
+    collection = read_folder(path, image_size=size, resize=chosen, channels=channels, files=read)
     if len(collection.files) < LEAST_IMAGES:
-        raise _too_few(path, len(collection.files), [entry["reason"] for entry in collection.skipped])
-    label, names = class_labels(path, collection.files)
+        reasons = [entry["reason"] for entry in collection.skipped]
+        raise _too_few(path, len(collection.files), reasons, is_sample=len(files) < len(named))
+    unusable = set(read) - set(collection.files)
+    usable = [file for file in named if file not in unusable]
+    label, names = class_labels(path, usable)
     return FolderImages(
         path=path,
         images=np.stack(collection.images),
@@ -96,6 +113,7 @@ def read_images(
         resize=chosen,
         sizes_say=_sizes_say(sides, size, chosen),
         n_files=len(collection.files),
+        n_in_folder=len(usable),
         class_sizes=class_sizes(label, names),
         skipped=collection.skipped,
     )
@@ -104,17 +122,38 @@ def read_images(
 def _check(image_size: int | None, resize: str | None, max_images: int) -> None:
     if image_size is not None and (image_size < 8 or image_size % SIZE_STEP):
         raise UserError("--image-size", f"{image_size} is no multiple of {SIZE_STEP} px from 8 on", "use e.g. 32 or 64")
+    if image_size is not None and not _can_be_averaged_down(image_size):
+        near = [size for size in range(image_size - 20, image_size + 21, SIZE_STEP) if _can_be_averaged_down(size)]
+        nearest = sorted(sorted(near, key=lambda size: abs(size - image_size))[:2])
+        raise UserError(
+            "--image-size",
+            f"{image_size} px cannot be averaged down by a whole factor to {LEAST_SIDE} to {MAX_SIDE} px",
+            f"use e.g. {' or '.join(map(str, nearest))}",
+        )
     if resize is not None and resize not in get_args(Resize):
         raise UserError("--resize", f"{resize!r} is unknown", f"use one of {', '.join(get_args(Resize))}")
     if max_images < LEAST_IMAGES:
         raise UserError("--max-images", f"{max_images} are too few", f"use at least {LEAST_IMAGES}")
 
 
-def _too_few(path: Path, n_usable: int, reasons: list[str]) -> UserError:
-    left_out = ", ".join(f"{n} left out: {why}" for why, n in Counter(reasons).most_common(2))
+def _can_be_averaged_down(image_size: int) -> bool:
+    try:
+        averaging_factor(image_size)
+    except ValueError:
+        return False
+    return True
+
+
+def _evenly(files: list[Path], most: int) -> list[Path]:
+    return [files[i] for i in np.linspace(0, len(files) - 1, min(len(files), most)).round().astype(int)]
+
+
+def _too_few(path: Path, n_usable: int, reasons: list[str], *, is_sample: bool = False) -> UserError:
+    left_out = ", ".join(f"{n} left out: {why}" for why, n in Counter(map(kind_of, reasons)).most_common(2))
     problem = f"{n_usable} usable {'image' if n_usable == 1 else 'images'}{left_out and f' ({left_out})'}"
     smaller = ", or a smaller --image-size" if any(why.startswith("smaller") for why in reasons) else ""
-    return UserError(path, f"{problem}, too few", f"give at least {LEAST_IMAGES}{smaller}")
+    larger = ", or a larger --max-images, since not all files were read" if is_sample else ""
+    return UserError(path, f"{problem}, too few", f"give at least {LEAST_IMAGES}{smaller}{larger}")
 
 
 def _look_at(path: Path, files: list[Path]) -> tuple[Int64[np.ndarray, " n"], int]:

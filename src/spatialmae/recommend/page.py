@@ -10,6 +10,7 @@ from io import BytesIO
 from matplotlib.figure import Figure
 
 import spatialmae
+from spatialmae.errors import printable
 from spatialmae.recommend.advice import Advice
 from spatialmae.recommend.answer import Answer
 from spatialmae.recommend.images import FolderImages
@@ -33,10 +34,11 @@ def render(advice: Advice, images: FolderImages, figures: Mapping[str, Figure]) 
         figures: of :func:`~spatialmae.recommend.pictures.draw`.
     """
     environment = page_environment("spatialmae.recommend")
-    calibration = advice.calibration
+    calibration, folder = advice.calibration, images.path.resolve()
     captions = CAPTIONS | {"map": f"{CAPTIONS['map']}{PICKED if len(advice.picks) > 1 else ''}."}
     return environment.get_template("recommend.html.j2").render(
-        folder=images.path.resolve(),
+        folder=printable(str(folder)),
+        name=printable(folder.name),
         version=spatialmae.__version__,
         date=datetime.now(UTC).date().isoformat(),
         answer=Answer.of(advice, images),

@@ -13,7 +13,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from spatialmae.artifacts import write_json, write_text
-from spatialmae.errors import UserError
+from spatialmae.errors import UserError, printable
 from spatialmae.recommend.advice import MASK_RATIOS, N_STEPS, Advice, Calibration, advise
 from spatialmae.recommend.answer import Answer
 from spatialmae.recommend.configuration import pipeline_config
@@ -52,7 +52,7 @@ def run(
     _print(advice, answer, images)
     if json_file is not None:
         about = {
-            "path": str(path),
+            "path": printable(str(path)),
             "image_size": images.image_size,
             "resize": images.resize,
             "n_images": images.n_files,
