@@ -327,6 +327,61 @@ def test_a_folder_in_the_place_of_a_file_to_write_is_refused_before_the_work(tmp
     assert not (tmp_path / "out.json").exists()
 
 
+def _cannot_be_written(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
+    (tmp_path / "link.json").symlink_to(tmp_path / "out.json")
+    (tmp_path / "file").touch()
+    out = tmp_path / "out.json"
+    return {
+        "same": (["--json", out, "--html", tmp_path / "." / "out.json"], "is named for two outputs"),
+        "link": (["--json", out, "--html", tmp_path / "link.json"], "is named for two outputs"),
+        "nested": (["--json", out, "--html", out / "page.html"], "is also the folder of another output"),
+        "device": (["--json", out, "--html", os.devnull], "is no regular file; name a file to write"),
+        "below": (["--json", out, "--html", tmp_path / "file" / "new" / "page.html"], "file is a file, not a folder"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["same", "link", "nested", "device", "below"])
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(kind, tmp_path):
+    options, message = _cannot_be_written(tmp_path)[kind]
+    code, output = invoke(tmp_path / "no images are looked for", *options)
+    assert code == 1 and message in output and not (tmp_path / "out.json").exists()
+
+
+def test_a_link_is_written_through(tmp_path):
+    folder = save(tmp_path / "mine", fields())
+    (tmp_path / "link.json").symlink_to(tmp_path / "new" / "out.json")
+    assert invoke(folder, "--json", tmp_path / "link.json")[0] == 0
+    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "new" / "out.json").read_text())
+
+
+def test_values_that_span_few_levels_are_warned_of_everywhere(tmp_path):
+    folder = save(tmp_path / "mine", fields() // 16)
+    (folder / "notes.txt").write_text("not an image")
+    code, output = invoke(folder, "--json", tmp_path / "out.json", "--html", tmp_path / "out.html")
+    assert code == 0 and "of the 256 grey levels" in " ".join(output.split()) and ", 1 file left out:" in output
+    assert "Marked (*)" in output and output.count("*") == 3
+    assert "Half of the images span" in json.loads((tmp_path / "out.json").read_text())["answer"]["warning"]
+    assert "Half of the images span" in (tmp_path / "out.html").read_text()
+
+
+def test_the_configuration_judges_classes_and_batches_by_all_files(tmp_path, useful):
+    for place in range(3):
+        save(tmp_path / "mine" / str(place), fields(200, 8, seed=place))
+    found = read_images(tmp_path / "mine", max_images=100)
+    assert found.class_sizes == {"0": 200, "1": 200, "2": 200}
+    assert min(np.bincount(found.sources)) == 1 and not Answer.of(advice_on(found, None), found).warning
+    config = pipeline_config(advice_on(found, None), found)
+    assert config["training"]["followed"]["train"]["batch_size"] == 128
+    assert "class" in config["datasets"]["images-mine"]["analyses"]
+
+
+def test_classes_too_small_to_be_probed_are_said_where_a_configuration_is_written(tmp_path):
+    save(tmp_path / "mine" / "many", fields(110, 8))
+    save(tmp_path / "mine" / "few", fields(10, 8, seed=1))
+    code, output = invoke(tmp_path / "mine", "--write-config", tmp_path / "out.yaml")
+    assert code == 0 and "the smallest of 2 subfolders holds 10 images" in " ".join(output.split())
+
+
 @pytest.mark.parametrize("name", ["digits", "cifar10", "quick"])
 def test_no_folder_takes_the_name_of_a_configuration_or_data_set_of_ours(name, useful, tmp_path):
     found = read_images(save(tmp_path / name, fields()))

@@ -9,6 +9,8 @@ import numpy as np
 from spatialmae.recommend.advice import Advice, Calibration
 from spatialmae.recommend.images import FolderImages
 
+FEW_LEVELS = 32  # of 256: 12 bits in files of 16 come to 17
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -20,6 +22,7 @@ class Answer:
         how_sure: calibration and agreement.
         costs: in tokens.
         images: what was read, and how.
+        warning: what may be wrong with their values; empty if nothing is.
     """
 
     headline: str
@@ -27,11 +30,14 @@ class Answer:
     how_sure: str
     costs: str
     images: str
+    warning: str
 
     @classmethod
     def of(cls, advice: Advice, images: FolderImages) -> Answer:
         """Put together."""
-        return cls(_headline(advice), _rests_on(advice), _how_sure(advice), _costs(advice), _images(images))
+        return cls(
+            _headline(advice), _rests_on(advice), _how_sure(advice), _costs(advice), _images(images), _warning(images)
+        )
 
 
 def _headline(advice: Advice) -> str:
@@ -115,6 +121,20 @@ def _costs(advice: Advice) -> str:
 
 def _images(images: FolderImages) -> str:
     tiles = f" ({len(images.images)} tiles)" if images.resize == "tiles" else ""
-    left_out = f", {len(images.skipped)} files left out" if images.skipped else ""
+    left_out = f", {_counted(len(images.skipped), 'file')} left out" if images.skipped else ""
     kind = {1: "grey", 3: "colour"}.get(images.channels, f"{images.channels}-channel")
     return f"{images.n_files} {kind} images{tiles}{left_out}: {images.sizes_say}."
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _warning(images: FolderImages) -> str:
+    levels = images.usual_levels
+    if levels >= FEW_LEVELS:
+        return ""
+    return (
+        f"Half of the images span at most {levels} of the 256 grey levels that they are read in. If their values have "
+        "fewer bits than their type, such as 12 in files of 16, scale them to its whole range."
+    )

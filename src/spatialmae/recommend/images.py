@@ -67,6 +67,12 @@ class FolderImages:
         """Numbers of a pixel."""
         return self.images.shape[-1]
 
+    @property
+    def usual_levels(self) -> int:
+        """Grey levels from the darkest to the brightest value of an image, the median of all: 1 to 256."""
+        axes = (1, 2, 3)
+        return int(np.median(self.images.max(axis=axes).astype(np.int64) - self.images.min(axis=axes))) + 1
+
 
 def read_images(
     path: Path | str, *, image_size: int | None = None, resize: str | None = None, max_images: int = MAX_IMAGES
