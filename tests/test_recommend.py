@@ -347,6 +347,16 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(kind, tmp_pa
     assert code == 1 and message in output and not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.parametrize("name", ["{x}", "a}", "<results>", os.fsdecode(b"\xff")])
+def test_no_configuration_is_written_for_paths_that_the_pipeline_cannot_take(name, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / f"{name}.png").touch()
+    code, output = invoke(folder, "--write-config", tmp_path / "out.yaml")
+    assert code == 1 and "rename it" in output
+    assert "0 usable images" in invoke(folder, "--json", tmp_path / "out.json")[1]
+
+
 def test_a_link_is_written_through(tmp_path):
     folder = save(tmp_path / "mine", fields())
     (tmp_path / "link.json").symlink_to(tmp_path / "new" / "out.json")

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from spatialmae.config import parse_config
+from spatialmae.errors import UserError
 from spatialmae.recommend.advice import Advice
 from spatialmae.recommend.evidence import averaging_factor
 from spatialmae.recommend.images import FolderImages
 
 IMAGES_SEEN = 200_000  # by each model: minutes on a CPU at 32 px
 MAX_EPOCHS = 100
+NOT_A_PATH = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")  # Snakemake's wildcards and path variables, which it cannot escape
 N_SEEDS = 3
 LEAST_LABELLED = 20  # images of each class: fewer leave splits without some
+
+
+def check_paths(folder: Path) -> None:
+    """Raise UserError at the first file below a folder whose path Snakemake cannot take for the input of a rule."""
+    for path in [folder.resolve(), *sorted(path for path in folder.resolve().rglob("*") if path.is_file())]:
+        name = str(path)
+        if NOT_A_PATH.search(name):
+            problem = (
+                "Snakemake takes what is in { } or < > in a path for a wildcard, so that no configuration can be run"
+            )
+            raise UserError(path, problem, "rename it, or leave out --write-config")
+        if not name.isascii() and name != name.encode(errors="replace").decode():
+            raise UserError(path, "its name is not UTF-8, so that no configuration can name it", "rename it")
 
 
 def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:

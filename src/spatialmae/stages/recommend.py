@@ -15,10 +15,11 @@ from rich.table import Table
 from tqdm import tqdm
 
 from spatialmae.artifacts import write_text
+from spatialmae.data.folder import check_folder
 from spatialmae.errors import UserError, printable
 from spatialmae.recommend.advice import MASK_RATIOS, N_STEPS, Advice, Calibration, advise
 from spatialmae.recommend.answer import Answer
-from spatialmae.recommend.configuration import LEAST_LABELLED, has_classes, pipeline_config
+from spatialmae.recommend.configuration import LEAST_LABELLED, check_paths, has_classes, pipeline_config
 from spatialmae.recommend.evidence import MAPS, default_grid
 from spatialmae.recommend.images import FolderImages, read_images
 
@@ -42,6 +43,9 @@ def run(
         UserError: the folder holds too few usable images, or all are the same; or a file cannot be written.
     """
     _check_outputs([file for file in (json_file, html_file, config_file) if file is not None])
+    check_folder(path)
+    if config_file is not None:
+        check_paths(path)
     images = read_images(path, image_size=image_size, resize=resize, max_images=max_images)
     grid = default_grid(images.image_size, MASK_RATIOS)
     with tqdm(total=N_STEPS, desc="closed form", unit="solve") as progress:
