@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from spatialmae.analysis.interval import t_interval
 from spatialmae.analysis.settings import models_along, settings_label, varied
 from spatialmae.analysis.turning import Change, Turn, turn
 
@@ -124,8 +123,8 @@ def _kinds_of_models(rows: pd.DataFrame, apart: Sequence[str]) -> Iterator[tuple
 def _beyond_untrained(rows: pd.DataFrame, value: str) -> dict[float, Change]:
     if UNTRAINED not in rows:
         return {}
-    more = (rows[value] - rows[UNTRAINED]).dropna().groupby(rows[ALONG])
-    return {float(ratio): Change(*t_interval(of_seeds.to_numpy(np.float64))) for ratio, of_seeds in more}
+    more = (rows[value] - rows[UNTRAINED]).dropna()
+    return {float(ratio): Change.of(of_seeds) for ratio, of_seeds in more.groupby(rows[ALONG])}
 
 
 def _at_common_masks(reach: pd.DataFrame, mask_ratio: float) -> pd.DataFrame:

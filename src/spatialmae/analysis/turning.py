@@ -19,6 +19,11 @@ class Change:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, differences: pd.Series) -> Change:
+        """From a difference for each seed; missing ones are left out."""
+        return cls(*t_interval(differences.dropna().to_numpy(np.float64)))
+
     @property
     def sign(self) -> int:
         """Of all values of the interval; 0 where they have none in common."""
@@ -79,5 +84,4 @@ def paired_change(rows: pd.DataFrame, along: str, value: str, low: float, high: 
     if rows.duplicated([along, "seed"]).any():
         raise ValueError(f"several rows of one seed share a {along}: select or average them before comparing {value}")
     at_low, at_high = (rows[rows[along] == place].set_index("seed")[value] for place in (low, high))
-    difference = (at_high - at_low).dropna().to_numpy(np.float64)
-    return Change(*t_interval(difference))
+    return Change.of(at_high - at_low)

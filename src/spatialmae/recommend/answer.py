@@ -121,13 +121,10 @@ def _costs(advice: Advice) -> str:
 
 def _images(images: FolderImages) -> str:
     tiles = f" ({len(images.images)} tiles)" if images.resize == "tiles" else ""
-    left_out = f", {_counted(len(images.skipped), 'file')} left out" if images.skipped else ""
+    files = "file" if len(images.skipped) == 1 else "files"
+    left_out = f", {len(images.skipped)} {files} left out" if images.skipped else ""
     kind = {1: "grey", 3: "colour"}.get(images.channels, f"{images.channels}-channel")
     return f"{images.n_files} {kind} images{tiles}{left_out}: {images.sizes_say}."
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _warning(images: FolderImages) -> str:

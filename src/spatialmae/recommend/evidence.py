@@ -75,6 +75,13 @@ class Grid:
         return (self.image_size // patch_size) ** 2
 
 
+def averaged_sides(image_size: int) -> list[int]:
+    """What averaging by a whole factor can leave of a side, px, largest first; none if all are too short."""
+    if image_size <= MAX_SIDE:
+        return [image_size]
+    return [side for side in range(MAX_SIDE, LEAST_SIDE - 1, -1) if image_size % side == 0]
+
+
 def averaging_factor(image_size: int) -> int:
     """The smallest divisor of ``image_size`` that leaves from :data:`LEAST_SIDE` to :data:`MAX_SIDE` px; up to here, 1.
 
@@ -83,9 +90,7 @@ def averaging_factor(image_size: int) -> int:
     Raises:
         ValueError: there is none.
     """
-    if image_size <= MAX_SIDE:
-        return 1
-    sides = [side for side in range(MAX_SIDE, LEAST_SIDE - 1, -1) if image_size % side == 0]
+    sides = averaged_sides(image_size)
     if not sides:
         problem = f"{image_size} px cannot be averaged down by a whole factor to {LEAST_SIDE} to {MAX_SIDE} px"
         raise ValueError(f"{problem}; use a multiple of a number from {LEAST_SIDE} to {MAX_SIDE}")

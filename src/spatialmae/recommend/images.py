@@ -21,7 +21,7 @@ from spatialmae.data.folder import (
     read_folder,
 )
 from spatialmae.errors import UserError
-from spatialmae.recommend.evidence import LEAST_SIDE, MAX_SIDE, averaging_factor
+from spatialmae.recommend.evidence import LEAST_SIDE, MAX_SIDE, averaged_sides
 
 MAX_IMAGES = 10_000
 LEAST_IMAGES = 100
@@ -128,8 +128,8 @@ def read_images(
 def _check(image_size: int | None, resize: str | None, max_images: int) -> None:
     if image_size is not None and (image_size < 8 or image_size % SIZE_STEP):
         raise UserError("--image-size", f"{image_size} is no multiple of {SIZE_STEP} px from 8 on", "use e.g. 32 or 64")
-    if image_size is not None and not _can_be_averaged_down(image_size):
-        near = [size for size in range(image_size - 20, image_size + 21, SIZE_STEP) if _can_be_averaged_down(size)]
+    if image_size is not None and not averaged_sides(image_size):
+        near = [size for size in range(image_size - 20, image_size + 21, SIZE_STEP) if averaged_sides(size)]
         nearest = sorted(sorted(near, key=lambda size: abs(size - image_size))[:2])
         raise UserError(
             "--image-size",
@@ -140,14 +140,6 @@ def _check(image_size: int | None, resize: str | None, max_images: int) -> None:
         raise UserError("--resize", f"{resize!r} is unknown", f"use one of {', '.join(get_args(Resize))}")
     if max_images < LEAST_IMAGES:
         raise UserError("--max-images", f"{max_images} are too few", f"use at least {LEAST_IMAGES}")
-
-
-def _can_be_averaged_down(image_size: int) -> bool:
-    try:
-        averaging_factor(image_size)
-    except ValueError:
-        return False
-    return True
 
 
 def _evenly(files: list[Path], most: int) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from spatialmae.artifacts import write_text
-from spatialmae.data.folder import check_folder
+from spatialmae.artifacts import write_json, write_text
 from spatialmae.errors import UserError, printable
 from spatialmae.recommend.advice import MASK_RATIOS, N_STEPS, Advice, Calibration, advise
 from spatialmae.recommend.answer import Answer
@@ -43,7 +41,6 @@ def run(
         UserError: the folder holds too few usable images, or all are the same; or a file cannot be written.
     """
     _check_outputs([file for file in (json_file, html_file, config_file) if file is not None])
-    check_folder(path)
     if config_file is not None:
         check_paths(path)
     images = read_images(path, image_size=image_size, resize=resize, max_images=max_images)
@@ -55,15 +52,6 @@ def run(
             raise UserError.of(path, error) from None
     answer = Answer.of(advice, images)
     written: dict[Path, str] = {}  # all are made before the first is written
-    if json_file is not None:
-        about = {
-            "path": printable(str(path)),
-            "image_size": images.image_size,
-            "resize": images.resize,
-            "n_images": images.n_files,
-        }
-        about |= {"answer": asdict(answer), "skipped": images.skipped}
-        written[json_file] = json.dumps(about | advice.to_dict(), indent=2, allow_nan=False) + "\n"
     if html_file is not None:
         from spatialmae.recommend.page import render
         from spatialmae.recommend.pictures import draw
@@ -72,6 +60,15 @@ def run(
     if config_file is not None:
         config = yaml.safe_dump(pipeline_config(advice, images), sort_keys=False, width=120, default_flow_style=None)
         written[config_file] = f"{_header(config_file)}{config}"
+    if json_file is not None:
+        about = {
+            "path": printable(str(path)),
+            "image_size": images.image_size,
+            "resize": images.resize,
+            "n_images": images.n_files,
+        }
+        about |= {"answer": asdict(answer), "skipped": images.skipped}
+        write_json(_target(json_file), about | advice.to_dict())
     for file, text in written.items():
         write_text(_target(file), text)
     # After the files: a reader of the terminal may close it early.
