@@ -80,6 +80,10 @@ def test_deviations_named_in_ledger_and_document_are_the_same(ledger):
     assert set(listed) == {deviation for claim in ledger.claims for deviation in claim.deviations}
 
 
+RULE = {"family": "A5", "smallest_effect": 0.5}
+ESTIMAND = CLAIM["estimand"]
+
+
 def test_a_configuration_may_override_arms_and_smallest_effect(tmp_path):
     plan = {"dataset": "leaves", "fidelity": "proxy", "arms": [{"method": "mae"}], "smallest_effect": 0.25}
     claim = load_ledger(write(tmp_path / "claims.yaml", changed(tests={"quick": plan}))).claims[0]
@@ -87,8 +91,17 @@ def test_a_configuration_may_override_arms_and_smallest_effect(tmp_path):
     assert claim.rule_of(claim.tests["quick"]).smallest_effect == 0.25
 
 
-RULE = {"family": "A5", "smallest_effect": 0.5}
-ESTIMAND = CLAIM["estimand"]
+def test_a_configuration_may_have_an_axis_of_its_own_for_a_trend(tmp_path):
+    arms = [{"m": i} for i in range(4)]
+    own = {"dataset": "leaves", "fidelity": "proxy", "arms": arms[:3], "x": [0.0, 1.0, 1.5]}
+    trend = {"type": "trend", "estimand": ESTIMAND | {"arms": arms, "x": [0.0, 1.0, 2.0, 3.0]}}
+    plans = {"quick": own, "cifar10": {"dataset": "cifar10", "fidelity": "scaled"}}
+    claim = load_ledger(write(tmp_path / "claims.yaml", changed(**trend, tests=plans))).claims[0]
+    assert claim.x_of(claim.tests["quick"]) == [0.0, 1.0, 1.5]
+    assert claim.x_of(claim.tests["cifar10"]) == [0.0, 1.0, 2.0, 3.0]
+    plans["quick"] = {**own, "x": [0.0, 1.0]}
+    with pytest.raises(UserError, match="3 increasing numbers"):
+        load_ledger(write(tmp_path / "claims.yaml", changed(**trend, tests=plans)))
 
 
 def association(**fields: object) -> dict:

@@ -91,6 +91,18 @@ def test_claims_not_tested_here_name_the_configurations_that_do(tmp_path):
     assert [verdict.verdict for verdict in verdicts] == ["NOT_TESTED(cifar10, paper)", "NOT_TESTED(planned)"]
 
 
+def test_claims_whose_table_a_run_leaves_out_are_not_tested_and_count_in_no_family(tmp_path):
+    table = reach(effect=0.6, noise=0.9)  # p-values that Holm's correction moves
+    elsewhere = claim(2, tests={"quick": {"dataset": "photos", "fidelity": "proxy"}})
+    tables = store(tmp_path, table)
+    tested, left_out = judge(ledger(claim(1), elsewhere), tables, "quick", lambda table, dataset: dataset == "leaves")
+    assert left_out.verdict == "NOT_TESTED(left out)"
+    assert left_out.reason == "this run leaves out the table reach of photos"
+    assert tested.tested.p_holm == tested.tested.evidence.p
+    with pytest.raises(UserError, match="photos"):
+        judge(ledger(claim(1), elsewhere), tables, "quick")
+
+
 def test_exploring_seeds_never_enter_a_verdict(tmp_path):
     mixed = pd.concat([reach(range(50), effect=-50.0), reach(SEEDS)])
     verdict = only(ledger(claim()), store(tmp_path, mixed))

@@ -15,7 +15,8 @@ from spatialmae.claims.ledger import Difference, load_ledger
 from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, FineTuning, load_config, parse_config
 from spatialmae.config_docs import configuration_page
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, datasets_with, drawn_figures
+from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, drawn_figures
+from spatialmae.layout import datasets_with
 from spatialmae.report.claims import figure_of
 
 ROOT = Path(__file__).parent.parent

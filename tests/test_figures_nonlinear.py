@@ -33,9 +33,9 @@ from model_tables import (
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import load_config
 from spatialmae.figures import nonlinear, theme
-from spatialmae.figures.catalogue import CATALOGUE, datasets_with, drawn_figures
+from spatialmae.figures.catalogue import CATALOGUE, drawn_figures
 from spatialmae.figures.training import HIDDEN
-from spatialmae.layout import Layout
+from spatialmae.layout import Layout, datasets_with
 from spatialmae.tables import write_table
 
 ROOT = Path(__file__).parents[1]

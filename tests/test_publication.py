@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from spatialmae.claims.ledger import load_ledger
 from spatialmae.claims.verdicts import claims_table, judge
 from spatialmae.config import load_config
 from spatialmae.errors import UserError
-from spatialmae.layout import Layout
+from spatialmae.layout import Layout, makes_table
 from spatialmae.report.publication import END, START, publish, verdict_table, write_verdicts
 from spatialmae.tables import read_table, write_table
 
@@ -116,7 +117,8 @@ def test_the_readme_says_what_is_published():
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_published_verdicts_follow_from_the_published_tables_by_the_committed_rules(folder):
     published = read_table(folder / "claims.csv").set_index("id")
-    judged = claims_table(judge(LEDGER, folder / "tables", folder.name)).set_index("id")
+    makes = partial(makes_table, load_config(folder / "config.yaml"))
+    judged = claims_table(judge(LEDGER, folder / "tables", folder.name, makes)).set_index("id")
     for column in ("verdict", "tier", "statement"):
         assert judged[column].to_dict() == published[column].to_dict()
     for column in ("estimate", "ci_low", "ci_high", "p"):

@@ -1,11 +1,11 @@
-"""Where a configuration's artifacts lie: the only place that knows, for workflow and command line alike."""
+"""Which artifacts a configuration makes and where they lie, for workflow and command line alike."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialmae.config import Config
+from spatialmae.config import MODEL_ANALYSES, Config
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,40 @@ class Layout:
     def provenance(self) -> Path:
         """What the results were made from and with."""
         return self.root / "provenance.json"
+
+
+# Analyses whose tables have other names.
+_ANALYSIS_OF = {
+    "statistics_summary": "statistics",
+    "jacobian": "reach",
+    "reach_lags": "sampling",
+    "reach_sampled": "sampling",
+}
+
+
+def datasets_with(config: Config, table: str) -> list[str]:
+    """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
+    if table == "theory":
+        return [config.checks.dataset]
+    if table in ("ising", "ising_profile"):
+        return ["ising"]
+    if table in ("theorem", "levels"):
+        return ["hierarchy"] if config.hierarchy else []
+    if table == "identifiability":
+        return ["hierarchy"] if config.identifiability else []
+    if table in ("runs", "training", "validation"):
+        return list(config.training)
+    if table == "calibration":
+        return ["cells", "held_out"] if config.calibration else []
+    makers = {name for name, analysis in MODEL_ANALYSES.items() if table in analysis.tables}
+    if makers:
+        return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
+    analysis = _ANALYSIS_OF.get(table, table.removeprefix("probe_"))
+    solved = {"features", "reach", "gabor", "depth", "class"}
+    wanted = solved if table == "sweep" else {analysis}
+    return [name for name, dataset in config.datasets.items() if wanted & set(dataset.analyses)]
+
+
+def makes_table(config: Config, table: str, dataset: str) -> bool:
+    """Whether a configuration makes ``tables/<table>/<dataset>.csv``."""
+    return dataset in datasets_with(config, table)

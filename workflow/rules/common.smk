@@ -10,8 +10,8 @@ from snakemake.exceptions import WorkflowError
 
 from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import NOTEBOOKS, datasets_with, drawn_figures, notebook_subjects
-from spatialmae.layout import Layout
+from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
+from spatialmae.layout import Layout, datasets_with
 from spatialmae.stages import resolve
 from spatialmae.train.manifest import read_manifest
 from spatialmae.yamlfile import read_yaml

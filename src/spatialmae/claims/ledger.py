@@ -110,6 +110,7 @@ class TestPlan(Record):
     fidelity: Fidelity
     where: Selector = {}
     arms: list[Arm] | None = None
+    x: list[Finite] | None = None
     smallest_effect: Positive | None = None
 
 
@@ -147,7 +148,7 @@ class Claim(Record):
         if not self.tests and self.planned is None:
             raise ValueError("planned: a claim without tests must say what will test it")
         for plan in self.tests.values():
-            _check_design(self, self.arms_of(plan))
+            _check_design(self, plan)
         return self
 
     @property
@@ -164,6 +165,11 @@ class Claim(Record):
         """The arms under one configuration: its own, else the estimand's."""
         assert self.estimand is not None
         return list(self.estimand.arms if plan.arms is None else plan.arms)
+
+    def x_of(self, plan: TestPlan) -> list[float] | None:
+        """The arms' places on the axis of a trend under one configuration: its own, else the estimand's."""
+        assert self.estimand is not None
+        return self.estimand.x if plan.x is None else plan.x
 
     def rule_of(self, plan: TestPlan) -> Rule:
         """The rule under one configuration: the record's, with the configuration's own smallest effect."""
@@ -201,13 +207,14 @@ def _refuse_repeats(what: str, names: Sequence[str]) -> None:
         raise ValueError(f"{what} {repeated[0]!r} occurs twice")
 
 
-def _check_design(claim: Claim, arms: list[Selector | Difference]) -> None:
+def _check_design(claim: Claim, plan: TestPlan) -> None:
     """Raise ValueError unless arms and rule hold what the claim's type needs."""
     assert claim.estimand is not None and claim.rule is not None
+    arms, x = claim.arms_of(plan), claim.x_of(plan)
     _check_arms(claim.type, len(arms))
     if claim.type == "trend":
-        _check_x(claim.estimand.x, len(arms))
-    elif claim.estimand.x is not None:
+        _check_x(x, len(arms))
+    elif x is not None:
         raise ValueError("estimand.x: only a trend has it")
     needed = {"equality": "tolerance", "equivalence": "margin", "association": "margin"}.get(
         claim.type, "smallest_effect"

@@ -2,7 +2,8 @@
 
 A verdict is the first of these that applies:
 
-1. ``NOT_TESTED(…)``: this configuration does not test the claim; in brackets those that do, or ``planned``.
+1. ``NOT_TESTED(…)``: this configuration does not test the claim; in brackets those that do, ``planned`` if none does,
+   or ``left out`` if it would but the run leaves out what the claim is read from.
 2. ``INVALID``: a control left its bounds, or more than one seed in five failed (association: one run in five).
 3. ``SUGGESTIVE(+)``, ``(-)`` or ``(0)``: fewer than five seeds (association: configurations), or only seeds of the
    exploring block.
@@ -18,7 +19,7 @@ The unit of replication is the seed; of an association, whose interval draws who
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +41,8 @@ DETAIL_COLUMNS = [
     *("reversals", "rule", "reason"),
 ]
 SEEDS_COLUMNS = ["id", "seed", "arm", "arm_label", "value", "against"]
+
+Makes = Callable[[str, str], bool]  # whether a run makes a table of a data set, training stage or evaluation
 
 
 @dataclass(frozen=True)
@@ -73,28 +76,42 @@ class Verdict:
     tested: Tested | None = None
 
 
-def judge(ledger: Ledger, tables_dir: Path | str, configuration: str) -> list[Verdict]:
+def _everything(table: str, dataset: str) -> bool:
+    return True
+
+
+def judge(ledger: Ledger, tables_dir: Path | str, configuration: str, makes: Makes = _everything) -> list[Verdict]:
     """Verdicts on all claims of the ledger, in its order, from the tables that a configuration made.
 
     Args:
         ledger: the claims with their rules.
         tables_dir: the folder that holds ``<table>/<dataset>.csv``.
         configuration: its name; claims that it does not test read NOT_TESTED.
+        makes: whether the run makes a table of a data set or evaluation; claims whose table it leaves out read
+            NOT_TESTED too.
 
     Raises:
         UserError: a table, column or arm is missing that the configuration should have made.
     """
+    plans = {claim.id: claim.tests[configuration] for claim in ledger.claims if configuration in claim.tests}
     tested = {
-        claim.id: _test(claim, claim.tests[configuration], tables_dir, ledger.verdict_seeds_from)
+        claim.id: _test(claim, plans[claim.id], tables_dir, ledger.verdict_seeds_from)
         for claim in ledger.claims
-        if configuration in claim.tests
+        if claim.id in plans and makes(_table(claim), plans[claim.id].dataset)
     }
     tested = _adjust_families(tested)
-    return [_verdict(claim, tested.get(claim.id)) for claim in ledger.claims]
+    return [
+        _verdict(claim, tested[claim.id]) if claim.id in tested else _not_tested(claim, plans.get(claim.id))
+        for claim in ledger.claims
+    ]
 
 
 def judge_claims(
-    ledger_path: Path | str, tables_dir: Path | str, configuration: str, out_csv: Path | str
+    ledger_path: Path | str,
+    tables_dir: Path | str,
+    configuration: str,
+    out_csv: Path | str,
+    makes: Makes = _everything,
 ) -> list[Verdict]:
     """Judge all claims and write ``out_csv``, ``claims_detail.csv`` and ``claims_seeds.csv``.
 
@@ -103,22 +120,23 @@ def judge_claims(
     Raises:
         UserError: the ledger is faulty, or a table is missing or incomplete.
     """
-    verdicts = judge(load_ledger(ledger_path), tables_dir, configuration)
+    verdicts = judge(load_ledger(ledger_path), tables_dir, configuration, makes)
     write_table(out_csv, claims_table(verdicts))
     write_table(Path(tables_dir) / "claims_detail.csv", detail_table(verdicts))
     write_table(Path(tables_dir) / "claims_seeds.csv", seeds_table(verdicts))
     return verdicts
 
 
-def weigh(claim: Claim, rule: Rule, measurements: Measurements) -> Evidence:
+def weigh(claim: Claim, plan: TestPlan, measurements: Measurements) -> Evidence:
     """The evidence of the values for a claim, by its type; one column of errors for an equality."""
-    values = measurements.values
+    values, rule = measurements.values, claim.rule_of(plan)
     match claim.type:
         case "ordering":
             return rules.ordering(values, rule.alpha)
         case "trend":
-            assert claim.estimand is not None and claim.estimand.x is not None
-            return rules.trend(values, claim.estimand.x, rule.alpha)
+            x = claim.x_of(plan)
+            assert x is not None
+            return rules.trend(values, x, rule.alpha)
         case "inverted_u":
             return rules.inverted_u(values, rule.alpha)
         case "equivalence":
@@ -136,7 +154,7 @@ def weigh(claim: Claim, rule: Rule, measurements: Measurements) -> Evidence:
 def _test(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_from: int) -> Tested:
     measurements = measure(claim, plan, tables_dir, verdict_seeds_from)
     rule = claim.rule_of(plan)
-    evidence = weigh(claim, rule, measurements)
+    evidence = weigh(claim, plan, measurements)
     failure = _failure(claim.estimand.control if claim.estimand else None, measurements, evidence)
     if failure or measurements.exploring:
         evidence = replace(evidence, p=np.nan, p_sign_flip=np.nan)
@@ -159,11 +177,21 @@ def _adjust_families(tested: dict[str, Tested]) -> dict[str, Tested]:
     return adjusted
 
 
-def _verdict(claim: Claim, tested: Tested | None) -> Verdict:
-    if tested is None:
-        where = ", ".join(sorted(claim.tests)) or "planned"
-        reason = claim.planned or f"tested by the configuration {where}"
-        return Verdict(claim, f"NOT_TESTED({where})", reason)
+def _table(claim: Claim) -> str:
+    assert claim.estimand is not None  # of every claim with tests
+    return claim.estimand.table
+
+
+def _not_tested(claim: Claim, plan: TestPlan | None) -> Verdict:
+    if plan is not None:
+        return Verdict(
+            claim, "NOT_TESTED(left out)", f"this run leaves out the table {_table(claim)} of {plan.dataset}"
+        )
+    where = ", ".join(sorted(claim.tests)) or "planned"
+    return Verdict(claim, f"NOT_TESTED({where})", claim.planned or f"tested by the configuration {where}")
+
+
+def _verdict(claim: Claim, tested: Tested) -> Verdict:
     if tested.failure:
         return Verdict(claim, "INVALID", tested.failure, tested)
     verdict, reason = decide(tested.rule, tested.evidence, tested.p_holm, tested.measurements.exploring)

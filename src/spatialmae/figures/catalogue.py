@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from spatialmae.config import MODEL_ANALYSES, Config
+from spatialmae.config import Config
+from spatialmae.layout import datasets_with
 
 
 @dataclass(frozen=True)
@@ -506,35 +507,6 @@ def notebook_subjects(config: Config, notebook: str) -> dict[str, list[str]]:
 
 
 # Analyses of images that write tables of other names.
-_ANALYSIS_OF = {
-    "statistics_summary": "statistics",
-    "jacobian": "reach",
-    "reach_lags": "sampling",
-    "reach_sampled": "sampling",
-}
-
-
-def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
-    if table == "theory":
-        return [config.checks.dataset]
-    if table in ("ising", "ising_profile"):
-        return ["ising"]
-    if table in ("theorem", "levels"):
-        return ["hierarchy"] if config.hierarchy else []
-    if table == "identifiability":
-        return ["hierarchy"] if config.identifiability else []
-    if table in ("runs", "training", "validation"):
-        return list(config.training)
-    if table == "calibration":
-        return ["cells", "held_out"] if config.calibration else []
-    makers = {name for name, analysis in MODEL_ANALYSES.items() if table in analysis.tables}
-    if makers:
-        return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
-    analysis = _ANALYSIS_OF.get(table, table.removeprefix("probe_"))
-    solved = {"features", "reach", "gabor", "depth", "class"}
-    wanted = solved if table == "sweep" else {analysis}
-    return [name for name, dataset in config.datasets.items() if wanted & set(dataset.analyses)]
 
 
 def drawn_figures(config: Config, notebook: str | None = None) -> list[DrawnFigure]:

@@ -10,8 +10,8 @@ import pandas as pd
 from spatialmae.analysis.reach_and_level import ReachAndLevel, Trend
 from spatialmae.analysis.turning import Change
 from spatialmae.config import Config
-from spatialmae.figures.catalogue import datasets_with, drawn_figures
-from spatialmae.layout import Layout
+from spatialmae.figures.catalogue import drawn_figures
+from spatialmae.layout import Layout, datasets_with
 from spatialmae.tables import read_table
 
 FIGURE = "reach_and_level"
