@@ -13,7 +13,9 @@ from spatialmae.claims.verdicts import claims_table, judge
 from spatialmae.config import load_config
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout, makes_table
-from spatialmae.report.publication import END, START, publish, verdict_table, write_verdicts
+from spatialmae.recommend.advice import Calibration
+from spatialmae.recommend.answer import calibration_says
+from spatialmae.report.publication import marks, publish, verdict_table, write_section
 from spatialmae.tables import read_table, write_table
 
 ROOT = Path(__file__).parents[1]
@@ -95,23 +97,32 @@ def test_an_unfinished_run_and_results_elsewhere_are_refused(finished, tmp_path)
 
 def test_the_readme_gets_a_row_for_each_numbered_claim(finished):
     publish(finished, Path("results/reference"))
-    readme = Path("README.md")
-    readme.write_text(f"# Title\n{START}\nold\n{END}\nrest\n")
-    write_verdicts(readme, LEDGER, Path("results/reference"))
-    text = readme.read_text()
-    assert text.startswith(f"# Title\n{START}\n- **quick**: 2026-01-02, cpu (some), commit `0123456`; 2 of 3 claims")
-    assert "old" not in text and text.endswith(f"{END}\nrest\n")
+    text = verdict_table(LEDGER, Path("results/reference"))
+    assert text.startswith("- **quick**: 2026-01-02, cpu (some), commit `0123456`; 2 of 3 claims")
     assert f"| A1 {LEDGER.titles['A1']} | **1 contradicted**, 1 replicated |".replace("**1 ", "1 **") in text
     assert f"| B2 {LEDGER.titles['B2']} | –; of our own, 1 replicated |" in text
     assert text.count("\n| ") == 1 + len(LEDGER.titles)
-    readme.write_text("no marks")
-    with pytest.raises(UserError, match="lacks the marks"):
-        write_verdicts(readme, LEDGER, Path("results/reference"))
 
 
-def test_the_readme_says_what_is_published():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.split(START)[1].split(END)[0].strip() == verdict_table(LEDGER, REFERENCE)
+def test_a_section_of_the_readme_is_written_between_its_marks(tmp_path):
+    readme, (start, end) = tmp_path / "README.md", marks("verdicts")
+    readme.write_text(f"# Title\n{start}\nold\n{end}\nrest\n")
+    write_section(readme, "verdicts", "new")
+    assert readme.read_text() == f"# Title\n{start}\nnew\n{end}\nrest\n"
+    with pytest.raises(UserError, match="lacks the marks between which calibration stand"):
+        write_section(readme, "calibration", "new")
+
+
+@pytest.mark.parametrize(
+    ("section", "content"),
+    [
+        ("verdicts", lambda: verdict_table(LEDGER, REFERENCE)),
+        ("calibration", lambda: calibration_says(Calibration.published())),
+    ],
+)
+def test_the_readme_says_what_is_published(section, content):
+    text, (start, end) = (ROOT / "README.md").read_text(encoding="utf-8"), marks(section)
+    assert text.split(start)[1].split(end)[0].strip() == content()
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)

@@ -79,19 +79,25 @@ def length_says(advice: Advice) -> str:
 
 
 def _how_sure(advice: Advice) -> str:
-    if advice.calibration is None:
-        return (
-            "This version comes with no calibration: whether any rule on this evidence helps has not been measured, "
-            "so that it gives none."
-        )
-    measured = _calibrated(advice.calibration)
+    measured = calibration_says(advice.calibration)
     if not advice.recommends:
-        return f"No rule has earned its place. {measured}"
+        return measured
     share = f"{advice.agreement:.0%} of the picks agree on this setting"
     return f"{measured} With a fifth of the images, or a data set of the calibration, left out, {share}."
 
 
-def _calibrated(calibration: Calibration) -> str:
+def calibration_says(calibration: Calibration | None) -> str:
+    """What following a rule cost on data sets that it was not tuned on, beside settings that ask no images."""
+    if calibration is None:
+        return (
+            "This version comes with no calibration: whether any rule on this evidence helps has not been measured, "
+            "so that it gives none."
+        )
+    earned = "" if calibration.comparison.rule_is_better else "No rule has earned its place. "
+    return f"{earned}{_measured(calibration)}"
+
+
+def _measured(calibration: Calibration) -> str:
     gain, held_out = calibration.comparison, calibration.held_out
     if held_out.empty:
         return "In calibration, accuracy hardly depended on the setting."

@@ -19,7 +19,6 @@ from spatialmae.layout import Layout
 from spatialmae.report.claims import VERDICTS, base_verdict
 from spatialmae.tables import read_table
 
-START, END = "<!-- verdicts: written by `spatialmae publish` -->", "<!-- end of verdicts -->"
 ORDER = ("cifar10", "paper", "quick")  # of configurations whose verdicts are shown, the fullest first
 
 
@@ -58,17 +57,22 @@ def publish(layout: Layout, reference: Path) -> None:
         made.replace(target)
 
 
-def write_verdicts(readme: Path, ledger: Ledger, reference: Path) -> None:
-    """Put the table of the published runs between the README's marks.
+def marks(section: str) -> tuple[str, str]:
+    """The lines of a README between which a section stands that code writes."""
+    return f"<!-- {section}: written by `spatialmae publish` -->", f"<!-- end of {section} -->"
+
+
+def write_section(readme: Path, section: str, content: str) -> None:
+    """Put Markdown between the README's marks of a section, for what was there.
 
     Raises:
-        UserError: the README has no marks, or a published run is incomplete.
+        UserError: the README has no such marks.
     """
-    text = readme.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise UserError(readme, "lacks the marks between which verdicts stand", f"add the lines {START} and {END}")
-    before, rest = text.split(START)
-    write_text(readme, f"{before}{START}\n{verdict_table(ledger, reference)}\n{END}{rest.split(END)[1]}")
+    text, (start, end) = readme.read_text(encoding="utf-8"), marks(section)
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise UserError(readme, f"lacks the marks between which {section} stand", f"add the lines {start} and {end}")
+    before, rest = text.split(start)
+    write_text(readme, f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}")
 
 
 def verdict_table(ledger: Ledger, reference: Path) -> str:
