@@ -58,11 +58,12 @@ class _Shown:
         evaluated, seeds = self.evaluated, {"seed": self.seed, "first_seed": self.evaluated.config.first_seed}
         key = model.key(target, NUMERIC) | seeds | {"n_test": evaluated.settings.n_test}
         kept = KeptRows(Layout.of(evaluated.config).rows("corruptions"), f"{model.spec.name}-{target}", key)
-        rows = kept.read()
-        if rows is None:
+
+        def make() -> list[Row]:
             labels = evaluated.data.targets[target][self._test]
-            rows = kept.write(corruption_rows(model.trained, model.linear_probe(target), self._corrupted, labels))
-        return rows
+            return corruption_rows(model.trained, model.linear_probe(target), self._corrupted, labels)
+
+        return kept.or_make(make)
 
     @cached_property
     def _test(self) -> Int64[np.ndarray, " n"]:

@@ -57,11 +57,12 @@ class Transfer:
             "code_digest": code_digest(NUMERIC),
         }
         kept = KeptRow(folder, f"{self.spec.name}-{self.encoder}-{self.target}", key)
-        row = kept.read()
-        if row is None:
+
+        def make() -> Row:
             [made] = dense_rows(trained, self.images, self.head, self.spec.seed, targets=[self.target])
-            row = kept.write({"encoder": self.encoder} | made | {"log_gain": _log_gain(made)})
-        return self.spec.pretraining_settings() | row
+            return {"encoder": self.encoder} | made | {"log_gain": _log_gain(made)}
+
+        return self.spec.pretraining_settings() | kept.or_make(make)
 
 
 def run(config: Config, name: str) -> None:

@@ -144,7 +144,7 @@ class Network:
         folder = Layout.of(self.evaluated.config).rows("jacobian")
         at = "" if self.epoch is None else f"-epoch{self.epoch}"
         kept = KeptArrays(folder, f"{self.spec.name}{at}-at{mask_ratio:g}", self._key(mask_ratio))
-        return kept.read() or kept.write(_measure(self, mask_ratio).means())
+        return kept.or_make(lambda: _measure(self, mask_ratio).means())
 
     def load(self) -> MaskedAutoencoder:
         """The model, in evaluation mode."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -18,10 +20,11 @@ from spatialmae.artifacts import read_tensors, write_json, write_tensors
 from spatialmae.errors import UserError
 
 Row = dict[str, Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class KeptFile:
+class KeptFile(ABC, Generic[Result]):
     """One result.
 
     Attributes:
@@ -42,8 +45,21 @@ class KeptFile:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{self.name}-{digest[:16]}{self.suffix}"
 
+    @abstractmethod
+    def read(self) -> Result | None:
+        """The result, if it was made before and its file is whole."""
 
-class KeptArrays(KeptFile):
+    @abstractmethod
+    def write(self, result: Result) -> Result:
+        """Keep the result; as it will be read back."""
+
+    def or_make(self, make: Callable[[], Result]) -> Result:
+        """The result, made and kept if it was not before."""
+        kept = self.read()
+        return self.write(make()) if kept is None else kept
+
+
+class KeptArrays(KeptFile[dict[str, np.ndarray]]):
     """Named arrays, bit for bit."""
 
     suffix = ".safetensors"
@@ -62,44 +78,33 @@ class KeptArrays(KeptFile):
         return arrays
 
 
-class _KeptJson(KeptFile):
+class KeptJson(KeptFile[Result]):
+    """Rows of a table."""
+
     suffix = ".json"
 
-    def _read(self) -> Any:
+    def read(self) -> Result | None:
+        """The rows, if they were made before and their file is whole."""
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             return kept["row"] if kept["key"] == self.key else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def _write(self, made: Any) -> Any:
-        write_json(self.path, {"key": self.key, "row": made})
-        return made
-
-
-class KeptRow(_KeptJson):
-    """One row of a table."""
-
-    def read(self) -> Row | None:
-        """The row, if it was made before and its file is whole."""
-        return self._read()
-
-    def write(self, row: Row) -> Row:
-        """Keep the row; as it will be read back, NaN as None."""
-        return self._write(_nan_as_none(row))
-
-
-class KeptRows(_KeptJson):
-    """Rows of a table that are made together."""
-
-    def read(self) -> list[Row] | None:
-        """The rows, if they were made before and their file is whole."""
-        return self._read()
-
-    def write(self, rows: list[Row]) -> list[Row]:
+    def write(self, result: Result) -> Result:
         """Keep the rows; as they will be read back, NaN as None."""
-        return self._write([_nan_as_none(row) for row in rows])
+        result = _nan_as_none(result)
+        write_json(self.path, {"key": self.key, "row": result})
+        return result
 
 
-def _nan_as_none(row: Row) -> Row:
-    return row | {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
+KeptRow = KeptJson[Row]
+KeptRows = KeptJson[list[Row]]  # that are made together
+
+
+def _nan_as_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _nan_as_none(own) for name, own in value.items()}
+    if isinstance(value, list):
+        return [_nan_as_none(own) for own in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

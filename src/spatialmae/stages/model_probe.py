@@ -61,7 +61,7 @@ def _nearest_neighbours(model: ProbedModel, target: str, layout: Layout) -> Row:
     """The row of one class label, made now or kept before."""
     key = model.key(target, (*NUMERIC, "probe/nearest_neighbours.py"))
     kept = KeptRow(layout.rows("nearest_neighbours"), f"{model.spec.name}-{target}", key)
-    return kept.read() or kept.write(nearest_neighbour_probe(model.task(target)))
+    return kept.or_make(lambda: nearest_neighbour_probe(model.task(target)))
 
 
 def _epochs_to_converge(evaluated: EvaluationSet, spec: RunSpec, start_loss: float) -> float:

@@ -28,7 +28,7 @@ FEATURE: Feature = "mean"
 NUMERIC = tuple(f"probe/{name}.py" for name in ("representation", "classification", "linear_probe"))
 
 
-class KeptProbe(KeptFile):
+class KeptProbe(KeptFile[FittedProbe]):
     """One fitted probe: its arrays, and in the metadata its row, which says how it was fitted."""
 
     suffix = ".safetensors"
@@ -66,7 +66,7 @@ class ProbedModel:
         """
         folder = Layout.of(self.evaluated.config).rows("linear_probe")
         kept = KeptProbe(folder, f"{self.spec.name}-{target}", self.key(target, NUMERIC))
-        return kept.read() or kept.write(fit_linear_probe(self.task(target)))
+        return kept.or_make(lambda: fit_linear_probe(self.task(target)))
 
     def task(self, target: str) -> ProbeTask:
         """Features of all images, and one class label.

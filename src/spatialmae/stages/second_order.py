@@ -31,6 +31,7 @@ from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptRows, Row
 from spatialmae.tables import write_table
 from spatialmae.train.code import code_digest
+from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import TrainedRun
 
 N_MASKS = 40
@@ -86,15 +87,20 @@ def run(config: Config, name: str) -> None:
 
 
 def _rows(evaluated: EvaluationSet) -> Iterator[Row]:
-    folder, linear = Layout.of(evaluated.config).rows("second_order"), LinearSide(evaluated)
+    linear = LinearSide(evaluated)
     for spec in tqdm(evaluated.specs, desc=f"second order {evaluated.name}", unit="run"):
-        trained = evaluated.run(spec)
-        key = {
-            "weights_sha256": trained.record["weights_sha256"],
-            "model": spec.model.to_dict(),
-            "data_sha256": evaluated.data_sha256,
-            "code_digest": code_digest(NUMERIC),
-        }
-        kept = KeptRows(folder, spec.name, key)
-        rows = kept.read() or kept.write(comparison_rows(trained, linear.bound(spec.model)))
-        yield from (spec.settings() | row for row in rows)
+        yield from (spec.settings() | row for row in _rows_of_model(linear, spec))
+
+
+def _rows_of_model(linear: LinearSide, spec: RunSpec) -> list[Row]:
+    """A model's rows, made now or kept before."""
+    evaluated = linear.evaluated
+    trained = evaluated.run(spec)
+    key = {
+        "weights_sha256": trained.record["weights_sha256"],
+        "model": spec.model.to_dict(),
+        "data_sha256": evaluated.data_sha256,
+        "code_digest": code_digest(NUMERIC),
+    }
+    kept = KeptRows(Layout.of(evaluated.config).rows("second_order"), spec.name, key)
+    return kept.or_make(lambda: comparison_rows(trained, linear.bound(spec.model)))
