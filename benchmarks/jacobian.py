@@ -3,7 +3,7 @@
     python benchmarks/jacobian.py
     python benchmarks/jacobian.py --models quick --ratios 0.75 --repeats 9 --threads 1
 
-Models of config/config.yaml (`quick`, 16 px) and config/cifar10.yaml (`cifar10`, 32 px) with random weights, whose
+Models of config/config.yaml (`quick`, 16 px) and larger ones (`large`, 32 px) with random weights, whose
 predictions of the central half of each side are differentiated by what is visible. Compared in one run, in float32:
 
     loop     torch.autograd.grad for each output, retain_graph, an image at a time, attention fused
@@ -41,7 +41,7 @@ SHAPES = {
         "decoder_depth": 1,
         "decoder_heads": 4,
     },
-    "cifar10": {
+    "large": {
         "image_size": 32,
         "encoder_dim": 128,
         "encoder_depth": 6,
