@@ -58,6 +58,7 @@ LEDGER = Ledger.model_validate(
     {
         "verdict_seeds_from": 200,
         "designs": {"seeds": "Unit: a seed. Pairing: all arms of a seed."},
+        "titles": {name: f"What {name} says" for name in ("A2", "A3", "A5", "A10", "A15", "B1", "B2")},
         "claims": [
             _record("A2.1", tier="ours"),
             _record("A2.2", figure="nowhere"),

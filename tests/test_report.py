@@ -69,6 +69,18 @@ def test_what_neither_paper_claims_is_named_and_not_counted(page):
     assert named.endswith("neither paper claims them: A2.1 replicated: Statement &lt;A2.1&gt; &amp; more.")
 
 
+def test_each_numbered_claim_has_its_title_its_leaves_and_how_many_of_them_came_out_how(page):
+    rows = re.findall(r"<tr>.*?</tr>", page.split('id="numbers"')[1].split("</table>")[0], flags=re.DOTALL)[1:]
+    assert [text_of(row) for row in rows] == [
+        *("A2 What A2 says 1 null", "A3 What A3 says 1 invalid", "A5 What A5 says 1 contradicted"),
+        *("A10 What A10 says 1 inconclusive", "A15 What A15 says 1 suggestive"),
+        *("B1 What B1 says –", "B2 What B2 says –"),
+    ]
+    own, papers = re.findall(r"<a class=.*?>", rows[0])
+    assert 'class="mark REPLICATED ours" href="#claim-A2.1"' in own and 'aria-label="A2.1 replicated"' in own
+    assert 'class="mark NULL" href="#claim-A2.2"' in papers
+
+
 def test_a_claim_has_the_figure_of_what_it_was_tested_on():
     shown = {claim.id: claim.figure for claim in make_claims()}
     assert shown == {
@@ -194,9 +206,15 @@ def test_page_says_what_it_was_made_from(page):
 def test_the_parts_stand_in_their_order(page):
     titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
     assert titles == [
-        *("The question", "The two papers", "Verdicts", "Claims", "All verdicts", "Linear MAE, and the images"),
-        *("Non-linear MAE: training", "Non-linear MAE: analyses", "Latent hierarchies: experiments"),
-        *("Agreement of A and B", "Cost", "Provenance", "Deviations from the papers"),
+        *("The question", "The two papers", "Verdicts", "By numbered claim", "Claims", "All verdicts"),
+        *("Linear MAE, and the images", "Non-linear MAE: training", "Non-linear MAE: analyses"),
+        *(
+            "Latent hierarchies: experiments",
+            "Agreement of A and B",
+            "Cost",
+            "Provenance",
+            "Deviations from the papers",
+        ),
     ]
 
 

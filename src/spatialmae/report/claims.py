@@ -201,6 +201,14 @@ def counts(claims: Iterable[ClaimRow]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
 
+def claims_by_number(claims: Iterable[ClaimRow]) -> dict[str, list[ClaimRow]]:
+    """The claims of each numbered one, A5 say, tested or not, in the ledger's order."""
+    result: dict[str, list[ClaimRow]] = {}
+    for claim in sorted(claims, key=lambda claim: claim.order):
+        result.setdefault(claim.record.parent, []).append(claim)
+    return result
+
+
 def claims_by_figure(claims: Sequence[ClaimRow]) -> dict[str, list[ClaimRow]]:
     """The tested claims that each figure shows, in the ledger's order."""
     result: dict[str, list[ClaimRow]] = {}

@@ -18,7 +18,7 @@ from spatialmae.figures.catalogue import DrawnFigure
 from spatialmae.figures.claims import VERDICT_STYLES
 from spatialmae.report import svg
 from spatialmae.report.agreement import Agreement
-from spatialmae.report.claims import VERDICTS, ClaimRow, claims_by_figure, counts, number
+from spatialmae.report.claims import VERDICTS, ClaimRow, claims_by_figure, claims_by_number, counts, number
 from spatialmae.report.costs import stage_costs
 from spatialmae.report.templates import page_environment
 
@@ -29,7 +29,7 @@ TITLES = {
     "INCONCLUSIVE": "neither the claim nor its opposite",
     "REPLICATED": "by the rule fixed beforehand",
     "SUGGESTIVE": "too few seeds, or exploring ones: + for the claim, − against it, 0 neither",
-    "NOT_TESTED": "not by this configuration",
+    "NOT_TESTED": "not by this run",
 }
 
 
@@ -119,6 +119,8 @@ def render(
         verdicts=VERDICTS,
         counts=counts,
         claims=claims,
+        numbered=claims_by_number(claims),
+        numbers=ledger.titles,
         designs=ledger.designs,
         sections=figures,
         stems={figure.drawn.stem for section in figures.values() for figure in section},
