@@ -320,6 +320,23 @@ def test_runs_of_another_machine_are_taken_up(finished):
 
 
 @pytest.mark.workflow
+def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
+    text = (finished / "config" / "smoke.yaml").read_text().replace("results: results", "results: parts")
+    (evaluation,) = re.findall(r"^  surrogate: \{stages: .*\n", text, flags=re.MULTILINE)
+    (finished / "parts.yaml").write_text(text.replace(evaluation, ""))
+    before, part = finished / "results" / "smoke", finished / "parts" / "smoke"
+    shutil.copytree(before / "tables", part / "tables")
+    shutil.rmtree(part / "tables" / "second_order")
+    command = [sys.executable, "-m", "spatialmae", "claims", "--config", "parts.yaml"]
+    subprocess.run(command, cwd=finished, env=os.environ | {"PYTHONPATH": str(finished / "src")}, check=True)
+    whole, found = (pd.read_csv(folder / "claims.csv", index_col="id")["verdict"] for folder in (before, part))
+    left_out = found[found == "NOT_TESTED(left out)"].index
+    assert {claim.split(".")[0] for claim in left_out} == {"A11"}
+    assert not whole[left_out].str.startswith("NOT_TESTED").any()
+    pd.testing.assert_series_equal(found.drop(left_out), whole.drop(left_out))
+
+
+@pytest.mark.workflow
 def test_a_wrong_configuration_is_one_clear_line(checkout):
     (checkout / "wrong.yaml").write_text(
         (checkout / "config" / "smoke.yaml").read_text().replace("masking:", "maskin:")

@@ -218,10 +218,21 @@ def probes_taken_up(analysis):
     return of
 
 
+def shares_runs(evaluation):
+    """Whether another evaluation compares some of the same models."""
+    own = {run.name for run in CONFIG.evaluation_runs(evaluation)}
+    others = [CONFIG.evaluation_runs(other) for other in CONFIG.evaluations if other != evaluation]
+    return any(run.name in own for runs in others for run in runs)
+
+
 def fits_probes(analysis):
-    """1 if an analysis fits linear probes, which one job at a time does, for the next one to take up those in common."""
+    """1 if an analysis fits linear probes that others may ask for: one job at a time does, the next one takes them up."""
     among = analysis in ("probe", *TAKE_UP_PROBES)
-    return lambda wildcards: int(among and not probes_taken_up(analysis)(wildcards))
+
+    def of(wildcards):
+        return int(among and not probes_taken_up(analysis)(wildcards) and shares_runs(wildcards.evaluation))
+
+    return of
 
 
 def data_code(wildcards):
