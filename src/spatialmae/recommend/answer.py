@@ -8,6 +8,7 @@ import numpy as np
 
 from spatialmae.recommend.advice import Advice, Calibration
 from spatialmae.recommend.images import FolderImages
+from spatialmae.recommend.rules import mean_interval
 
 FEW_LEVELS = 32  # of 256: 12 bits in files of 16 come to 17
 
@@ -44,7 +45,9 @@ def _headline(advice: Advice) -> str:
     patch_size, mask_ratio = advice.setting
     if not advice.recommends:
         setting = f"patches of {patch_size} px with a masking ratio of {mask_ratio:g}"
-        return f"No setting is recommended for these images. MAE's own, scaled to them: {setting}."
+        if advice.calibration is None:
+            return f"No setting is recommended for these images. MAE's own, scaled to them: {setting}."
+        return f"No rule is known to do better than MAE's own setting; scaled to these images: {setting}."
     others = [str(size) for size in advice.patch_sizes if size != patch_size]
     low, high = advice.mask_ratio_range
     ratios = f"masking ratio {mask_ratio:g}" + (f" ({low:g} to {high:g})" if low < high else "")
@@ -103,18 +106,20 @@ def _measured(calibration: Calibration) -> str:
         return "In calibration, accuracy hardly depended on the setting."
     rho, low, high = calibration.rank_correlation
     lost, default, fixed, random = (
-        100 * held_out[column].mean() for column in ("regret", "regret_default", "regret_fixed", "regret_random")
+        _points(*mean_interval(held_out[column].to_numpy(np.float64)))
+        for column in ("regret", "regret_default", "regret_fixed", "regret_random")
     )
     return (
-        f"On {gain.n_sets} data sets that it was not tuned on, following the rule lost {lost:.1f} points of "
-        f"linear-probe accuracy against the best setting, MAE's own setting {default:.1f}, the fixed setting that was "
-        f"best on the other sets {fixed:.1f}, one at random {random:.1f}. Gain over MAE's own: "
-        f"{_points(gain.mean, gain.ci_low, gain.ci_high)} points; rank correlation {rho:.2f} [{low:.2f}, {high:.2f}]."
+        f"On {gain.n_sets} data sets that it was not tuned on, following the rule lost {lost} points of "
+        f"linear-probe accuracy against the best setting, MAE's own setting {default}, the fixed setting that was "
+        f"best on the other sets {fixed}, one at random {random} (means and 95 % t intervals over the data sets). "
+        f"Gain over MAE's own: {_points(gain.mean, gain.ci_low, gain.ci_high)} points; rank correlation of the rule's "
+        f"score with the accuracy {rho:.2f} [{low:.2f}, {high:.2f}]."
     )
 
 
 def _points(mean: float, low: float, high: float) -> str:
-    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
 
 
 def _costs(advice: Advice) -> str:
