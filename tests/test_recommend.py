@@ -157,6 +157,14 @@ def test_impossible_options_are_named(images, options, message):
         read_images(images.path, **options)
 
 
+def test_sizes_that_are_named_are_those_of_images_that_are_used(tmp_path):
+    save(tmp_path, fields())
+    Image.fromarray(np.zeros((6, 6), dtype=np.uint8)).save(tmp_path / "tiny.png")
+    found = read_images(tmp_path)
+    assert [entry["file"] for entry in found.skipped] == ["tiny.png"]
+    assert found.sizes_say.startswith("shorter sides of 16 px")
+
+
 def test_without_calibration_there_is_evidence_and_no_recommendation(images):
     advice = advice_on(images, None)
     assert not advice.recommends and not advice.picks

@@ -185,5 +185,6 @@ def _sizes_say(sides: Int64[np.ndarray, " n"], size: int, resize: Resize) -> str
         "stretch": f"each averaged down to {size} × {size} px, its proportions lost",
         "tiles": f"up to 4 × 4 tiles of {size} × {size} px of each, as they are",
     }[resize]
-    low, high = sides.min(), sides.max()
+    used = sides[sides >= size] if sides.max() >= size else sides  # smaller ones are left out
+    low, high = used.min(), used.max()
     return f"shorter sides of {low} to {high} px; {how}" if low < high else f"shorter sides of {low} px; {how}"
