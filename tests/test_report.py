@@ -70,7 +70,8 @@ def test_what_neither_paper_claims_is_named_and_not_counted(page):
 
 
 def test_each_numbered_claim_has_its_title_its_leaves_and_how_many_of_them_came_out_how(page):
-    rows = re.findall(r"<tr>.*?</tr>", page.split('id="numbers"')[1].split("</table>")[0], flags=re.DOTALL)[1:]
+    table = page.split('id="numbers"')[1].split("</table>")[0]
+    rows = re.findall(r"<tr .*?</tr>", table, flags=re.DOTALL)[1:]
     assert [text_of(row) for row in rows] == [
         *("A2 What A2 says 1 null", "A3 What A3 says 1 invalid", "A5 What A5 says 1 contradicted"),
         *("A10 What A10 says 1 inconclusive", "A15 What A15 says 1 suggestive"),
