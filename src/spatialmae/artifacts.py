@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -69,6 +70,15 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write indented JSON atomically, keys in the order given."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def nan_as_none(value: Any) -> Any:
+    """A JSON-able value in which None stands for NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: nan_as_none(own) for name, own in value.items()}
+    if isinstance(value, list):
+        return [nan_as_none(own) for own in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray], metadata: Any = None) -> None:

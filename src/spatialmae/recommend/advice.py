@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from spatialmae.analysis.lags import LagCovariance
+from spatialmae.artifacts import nan_as_none
 from spatialmae.recommend.evidence import Correlations, Grid, theory_cells
 from spatialmae.recommend.images import FolderImages
 from spatialmae.recommend.rules import (
@@ -159,7 +160,7 @@ class Advice:
         """All of it, JSON-able; null for NaN, as for a correlation length beyond the image."""
         patch_size, mask_ratio = self.setting
         length = self.correlations.length
-        return _strict(
+        return nan_as_none(
             {
                 "recommends": self.recommends,
                 "patch_size": patch_size,
@@ -178,15 +179,6 @@ class Advice:
                 "calibration": None if self.calibration is None else _calibration_dict(self.calibration),
             }
         )
-
-
-def _strict(value: Any) -> Any:
-    """A value in which None stands for NaN, which JSON lacks."""
-    if isinstance(value, dict):
-        return {key: _strict(own) for key, own in value.items()}
-    if isinstance(value, list):
-        return [_strict(own) for own in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _calibration_dict(calibration: Calibration) -> dict[str, Any]:

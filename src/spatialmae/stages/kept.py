@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from spatialmae.artifacts import read_tensors, write_json, write_tensors
+from spatialmae.artifacts import nan_as_none, read_tensors, write_json, write_tensors
 from spatialmae.errors import UserError
 
 Row = dict[str, Any]
@@ -93,18 +92,10 @@ class KeptJson(KeptFile[Result]):
 
     def write(self, result: Result) -> Result:
         """Keep the rows; as they will be read back, NaN as None."""
-        result = _nan_as_none(result)
+        result = nan_as_none(result)
         write_json(self.path, {"key": self.key, "row": result})
         return result
 
 
 KeptRow = KeptJson[Row]
 KeptRows = KeptJson[list[Row]]  # that are made together
-
-
-def _nan_as_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _nan_as_none(own) for name, own in value.items()}
-    if isinstance(value, list):
-        return [_nan_as_none(own) for own in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
