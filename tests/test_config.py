@@ -18,6 +18,7 @@ from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, drawn_figures
 from spatialmae.layout import datasets_with
 from spatialmae.report.claims import figure_of
+from spatialmae.stages import checks, hierarchy, identifiability, ising
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -135,8 +136,8 @@ def test_wrong_values_are_refused_in_one_line_with_field_and_mend(values, where,
 
 
 def test_missing_field_is_named(values):
-    del values["linear"]["mask_ratios"]
-    with pytest.raises(UserError, match=r"linear.mask_ratios: missing; add it"):
+    del values["checks"]["dataset"]
+    with pytest.raises(UserError, match=r"checks.dataset: missing; add it"):
         parse_config(values, "my.yaml")
 
 
@@ -212,6 +213,25 @@ def test_ledger_asks_only_for_cells_that_the_configuration_has(path):
         for cell in cells:
             wanted = {**claim.estimand.where, **plan.where, **cell}
             assert available(config, plan.dataset, claim.estimand.table, wanted), (claim.id, wanted)
+
+
+def test_models_of_one_name_are_the_same_in_every_part_of_cifar10():
+    parts = [load_config(path) for path in CONFIGS if path.stem.startswith("cifar10")]
+    stages: dict[str, tuple] = {}
+    for part in parts:
+        assert part.seeds == parts[0].seeds
+        for name, stage in part.training.items():
+            settings = (stage.model, stage.train, stage.grid)
+            assert stages.setdefault(name, settings) == settings, (part.name, name)
+    assert len(stages) > len(parts)
+
+
+def test_a_configuration_may_leave_out_everything_but_its_name(tmp_path):
+    config = parse_config({"name": "bare"}, "bare.yaml")
+    assert [figure.stem for figure in drawn_figures(config)] == ["claims"]
+    for stage in (checks, ising, hierarchy, identifiability):
+        with pytest.raises(UserError, match="the configuration has none; add "):
+            stage.run(config)
 
 
 def available(config, dataset, table, wanted):

@@ -15,7 +15,8 @@ from spatialmae.errors import UserError
 from spatialmae.layout import Layout, makes_table
 from spatialmae.recommend.advice import Calibration
 from spatialmae.recommend.answer import calibration_says
-from spatialmae.report.publication import marks, publish, verdict_table, write_section
+from spatialmae.report.claims import base_verdict
+from spatialmae.report.publication import COLUMNS, is_part, marks, publish, verdict_table, write_section
 from spatialmae.tables import read_table, write_table
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +105,27 @@ def test_the_readme_gets_a_row_for_each_numbered_claim(finished):
     assert text.count("\n| ") == 1 + len(LEDGER.titles)
 
 
+def test_parts_of_a_column_stand_in_it_together(finished):
+    publish(finished, Path("results/reference"))
+    tested = {"cifar10": ["REPLICATED", "NOT_TESTED(cifar10_depth)"], "cifar10_depth": ["NOT_TESTED(cifar10)", "NULL"]}
+    for name, verdicts in tested.items():
+        layout = Layout(Path("results") / name, Path("results/downloads"))
+        finished.root.rename(layout.root)
+        write_table(layout.claims, pd.DataFrame({"id": ["A1.1", "A1.2"], "tier": "primary", "verdict": verdicts}))
+        publish(layout, Path("results/reference"))
+        layout.root.rename(finished.root)
+    text = verdict_table(LEDGER, Path("results/reference"))
+    assert [line.split("**")[1] for line in text.splitlines()[:3]] == ["cifar10", "cifar10_depth", "quick"]
+    assert "| claim | cifar10 | quick |" in text
+    assert f"| A1 {LEDGER.titles['A1']} | 1 null, 1 replicated |" in text
+
+
+def test_no_two_parts_of_a_column_test_the_same_claim():
+    for column in COLUMNS:
+        for claim in LEDGER.claims:
+            assert sum(is_part(name, column) for name in claim.tests) <= 1, claim.id
+
+
 def test_a_section_of_the_readme_is_written_between_its_marks(tmp_path):
     readme, (start, end) = tmp_path / "README.md", marks("verdicts")
     readme.write_text(f"# Title\n{start}\nold\n{end}\nrest\n")
@@ -130,7 +152,10 @@ def test_published_verdicts_follow_from_the_published_tables_by_the_committed_ru
     published = read_table(folder / "claims.csv").set_index("id")
     makes = partial(makes_table, load_config(folder / "config.yaml"))
     judged = claims_table(judge(LEDGER, folder / "tables", folder.name, makes)).set_index("id")
-    for column in ("verdict", "tier", "statement"):
+    # Which configurations test what a run does not is known better later.
+    verdicts = [table["verdict"].map(base_verdict).to_dict() for table in (judged, published)]
+    assert verdicts[0] == verdicts[1]
+    for column in ("tier", "statement"):
         assert judged[column].to_dict() == published[column].to_dict()
     for column in ("estimate", "ci_low", "ci_high", "p"):
         pd.testing.assert_series_equal(judged[column], published[column], check_dtype=False, rtol=1e-6)

@@ -228,7 +228,7 @@ class Linear(_Strict):
     """Grid of the linear theory."""
 
     mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
-        min_length=1, description="masking ratios of the MAE; AE and DAE are added"
+        [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="masking ratios of the MAE; AE and DAE are added"
     )
     masking: Literal["bernoulli", "fixed"] = Field(
         "bernoulli", description="independent masks, or a fixed count; checks and Ising always take independent ones"
@@ -554,10 +554,10 @@ class Config(_Strict):
     name: Name = Field(description="names the folder of results")
     results: str = Field("results", min_length=1, description="folder that holds the folder of results")
     seeds: Seeds = Seeds()
-    datasets: dict[Name, Dataset] = Field(min_length=1, description="data sets by name")
-    linear: Linear
-    checks: Checks
-    ising: Ising
+    datasets: dict[Name, Dataset] = Field({}, description="data sets by name")
+    linear: Linear = Linear()
+    checks: Checks | None = Field(None, description="the closed form against other ways to it; null: none")
+    ising: Ising | None = Field(None, description="linear autoencoders of Ising chains and lattices; null: none")
     hierarchy: Hierarchy | None = Field(None, description="paper B's theory; null: none")
     identifiability: Identifiability | None = Field(None, description="paper B's Theorem 2 by experiment; null: none")
     training: dict[Name, Training] = Field({}, description="stages of training by name, run one after the other")
@@ -571,9 +571,8 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.checks.dataset not in self.datasets:
-            raise ValueError(f"checks.dataset: {self.checks.dataset!r} is not among datasets; name one of them")
-        self._check_checks(self.datasets[self.checks.dataset].source.shape)
+        if self.checks is not None:
+            self._check_checks(self.checks)
         if self.linear.masking == "fixed":
             for name, dataset in self.datasets.items():
                 self._check_visible(name, dataset)
@@ -599,15 +598,17 @@ class Config(_Strict):
         if len(set(datasets)) < len(datasets):
             raise ValueError("calibration: two evaluations are of one data set; remove one")
 
-    def _check_checks(self, shape: tuple[int, int, int]) -> None:
-        height, width, channels = shape
-        sizes = {"patch_size": self.checks.patch_size, "wrong_patch_size": self.checks.wrong_patch_size}
+    def _check_checks(self, checks: Checks) -> None:
+        if checks.dataset not in self.datasets:
+            raise ValueError(f"checks.dataset: {checks.dataset!r} is not among datasets; name one of them")
+        height, width, channels = self.datasets[checks.dataset].source.shape
+        sizes = {"patch_size": checks.patch_size, "wrong_patch_size": checks.wrong_patch_size}
         for field, size in sizes.items():
             if height % size or width % size:
                 raise ValueError(f"checks.{field}: {size} does not tile {height}×{width} px; use a divisor")
-        if self.checks.patch_size == self.checks.wrong_patch_size:
+        if checks.patch_size == checks.wrong_patch_size:
             raise ValueError("checks.wrong_patch_size: it equals patch_size; the control needs another")
-        if self.checks.n_components > height * width * channels:
+        if checks.n_components > height * width * channels:
             raise ValueError(f"checks.n_components: {height * width * channels} features exist; lower it")
 
     def _check_visible(self, name: str, dataset: Dataset) -> None:

@@ -105,9 +105,9 @@ _ANALYSIS_OF = {
 def datasets_with(config: Config, table: str) -> list[str]:
     """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
     if table == "theory":
-        return [config.checks.dataset]
+        return [config.checks.dataset] if config.checks else []
     if table in ("ising", "ising_profile"):
-        return ["ising"]
+        return ["ising"] if config.ising else []
     if table in ("theorem", "levels"):
         return ["hierarchy"] if config.hierarchy else []
     if table == "identifiability":

@@ -161,6 +161,6 @@ rule analysis:
         expand(str(L.table("features", "{dataset}")), dataset=having("features")),
         expand(str(L.table("reach", "{dataset}")), dataset=having("reach")),
         expand(str(L.table("reach_lags", "{dataset}")), dataset=having("sampling")),
-        rules.measure_ising.output,
+        rules.measure_ising.output if CONFIG.ising else [],
         rules.measure_hierarchy.output if CONFIG.hierarchy else [],
         rules.measure_identifiability.output if CONFIG.identifiability else [],

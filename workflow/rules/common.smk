@@ -69,8 +69,8 @@ EVALUATED = [
 
 
 wildcard_constraints:
-    dataset="|".join(DATASETS),
-    stage="|".join(STAGES) or "(?!)",  # no stage: nothing matches
+    dataset="|".join(DATASETS) or "(?!)",  # none: nothing matches
+    stage="|".join(STAGES) or "(?!)",
     evaluation="|".join(CONFIG.evaluations) or "(?!)",
     notebook="[a-z]+",
 

@@ -503,7 +503,9 @@ def notebook_subjects(config: Config, notebook: str) -> dict[str, list[str]]:
         return {"evaluations": list(config.evaluations)}
     if notebook == "calibration":
         return {"datasets": datasets_with(config, "calibration")}
-    return {"datasets": ["hierarchy"] if notebook == "hierarchy" else [*config.datasets, "ising"]}
+    if notebook in ("hierarchy", "ising"):
+        return {"datasets": [notebook]}
+    return {"datasets": list(config.datasets)}
 
 
 # Analyses of images that write tables of other names.

@@ -53,19 +53,7 @@ def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
     patch_sizes = {stage: size // factor for stage, (size, _) in settings.items()}
     values = {
         "name": name,
-        "datasets": {
-            name: _dataset(images, side, sorted(set(patch_sizes.values()))),
-            "digits": {
-                "source": {"kind": "digits"},
-                "groups": 5,
-                "patch_sizes": [2],
-                "n_components": [8],
-                "analyses": ["statistics"],
-            },
-        },
-        "linear": {"mask_ratios": [0.1, 0.25, 0.5, 0.75, 0.9]},
-        "checks": {"dataset": "digits"},
-        "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [16], "n_samples": 500},
+        "datasets": {name: _dataset(images, side, sorted(set(patch_sizes.values())))},
         "training": {
             stage: _training(name, images, patch_size, settings[stage][1]) for stage, patch_size in patch_sizes.items()
         },

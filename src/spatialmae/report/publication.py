@@ -19,7 +19,9 @@ from spatialmae.layout import Layout
 from spatialmae.report.claims import VERDICTS, base_verdict
 from spatialmae.tables import read_table
 
-ORDER = ("cifar10", "paper", "quick")  # of configurations whose verdicts are shown, the fullest first
+# Columns of the table in the README, the fullest first. Configurations whose names begin with a column are its parts;
+# no two of them test the same claim.
+COLUMNS = ("cifar10", "hierarchy", "paper", "quick")
 
 
 def publish(layout: Layout, reference: Path) -> None:
@@ -76,20 +78,28 @@ def write_section(readme: Path, section: str, content: str) -> None:
 
 
 def verdict_table(ledger: Ledger, reference: Path) -> str:
-    """Markdown: when and on what each published run was made, then its verdicts on each numbered claim."""
-    runs = {name: reference / name for name in ORDER if (reference / name / "tables").is_dir()}
-    if not runs:
+    """Markdown: when and on what each published run was made, then the verdicts on each numbered claim."""
+    published = sorted(path.parent for path in reference.glob("*/tables"))
+    columns = {column: [one for one in published if is_part(one.name, column)] for column in COLUMNS}
+    columns = {column: runs for column, runs in columns.items() if runs}
+    if not columns:
         return "No run is published yet."
-    claims = {name: read_table(folder / "claims.csv") for name, folder in runs.items()}
-    lines = [f"- {_about(name, folder, claims[name])}" for name, folder in runs.items()]
-    lines += ["", f"| claim | {' | '.join(runs)} |", "|---|" + "---|" * len(runs)]
+    claims = {run: read_table(run / "claims.csv") for runs in columns.values() for run in runs}
+    lines = [f"- {_about(run, table)}" for run, table in claims.items()]
+    lines += ["", f"| claim | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    of_column = [pd.concat([claims[run] for run in runs]) for runs in columns.values()]
     for number, title in ledger.titles.items():
-        lines.append(f"| {number} {title} | {' | '.join(_verdicts(claims[name], number) for name in runs)} |")
+        lines.append(f"| {number} {title} | {' | '.join(_verdicts(table, number) for table in of_column)} |")
     return "\n".join(lines)
 
 
-def _about(name: str, folder: Path, claims: pd.DataFrame) -> str:
-    provenance = _read_json(folder / "provenance.json")
+def is_part(name: str, column: str) -> bool:
+    """Whether a configuration's verdicts stand in a column of the README's table."""
+    return name == column or name.startswith(f"{column}_")
+
+
+def _about(folder: Path, claims: pd.DataFrame) -> str:
+    name, provenance = folder.name, _read_json(folder / "provenance.json")
     trained = {device for stage in provenance["training"].values() for device in stage["devices"]}
     device = ", ".join(sorted(trained)) or f"{provenance['machine']['cpus']} CPUs"
     papers = claims[claims["tier"] != "ours"]

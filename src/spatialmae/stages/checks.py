@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from spatialmae.config import Config
+from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.linear.checks import check_gradient_descent, check_monte_carlo, check_pca
 from spatialmae.stages.replicates import moments_of, replicates
@@ -12,7 +13,13 @@ from spatialmae.tables import write_table
 
 
 def run(config: Config) -> None:
-    """Write ``tables/theory/<dataset>.csv`` for the data set of the section ``checks``."""
+    """Write ``tables/theory/<dataset>.csv`` for the data set of the section ``checks``.
+
+    Raises:
+        UserError: the configuration has no such section.
+    """
+    if config.checks is None:
+        raise UserError("checks", "the configuration has none", "add checks: {dataset: <one of datasets>} to it")
     settings = config.checks
     m, p, wrong, k = settings.mask_ratio, settings.patch_size, settings.wrong_patch_size, settings.n_components
     rows = []

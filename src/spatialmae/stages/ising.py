@@ -11,9 +11,10 @@ from jaxtyping import Float64
 from tqdm import tqdm
 
 from spatialmae.analysis.ising import border_distance, edge_centre_ratio, patch_energy
-from spatialmae.config import Config
+from spatialmae.config import Config, Ising
 from spatialmae.data.dataset import ImageData
 from spatialmae.data.ising import ising_chain, ising_lattice
+from spatialmae.errors import UserError
 from spatialmae.geometry import patch_labels
 from spatialmae.layout import Layout
 from spatialmae.linear.closed_form import Solution, solve
@@ -23,22 +24,30 @@ from spatialmae.tables import write_table
 
 
 def run(config: Config) -> None:
-    """Write ``tables/ising/ising.csv`` and the energy profiles ``tables/ising_profile/ising.csv``."""
+    """Write ``tables/ising/ising.csv`` and the energy profiles ``tables/ising_profile/ising.csv``.
+
+    Raises:
+        UserError: the configuration has no such section.
+    """
+    if config.ising is None:
+        raise UserError("ising", "the configuration has none", "add the section, as config/config.yaml has it")
+    ising, mask_ratios = config.ising, config.linear.mask_ratios
     ratios: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
     for seed in tqdm(config.simulation_seeds, desc="ising", unit="seed"):
-        for keys, data, patch_sizes in _samples(config, seed):
+        for keys, data, patch_sizes in _samples(ising, seed):
             for patch_size in patch_sizes:
                 row = {"seed": seed, **keys, "patch_size": patch_size}
-                _measure(config, row, data, patch_size, ratios, profiles)
+                for mask_ratio, solution in _solutions(data, patch_size, mask_ratios, max(ising.n_components)):
+                    arm = row | {"mask_ratio": mask_ratio}
+                    _measure(arm, solution, data, ising.n_components, ratios, profiles)
     layout = Layout.of(config)
     write_table(layout.table("ising", "ising"), pd.DataFrame(ratios))
     write_table(layout.table("ising_profile", "ising"), pd.DataFrame(profiles))
 
 
-def _samples(config: Config, seed: int) -> Iterator[tuple[dict[str, Any], ImageData, list[int]]]:
+def _samples(ising: Ising, seed: int) -> Iterator[tuple[dict[str, Any], ImageData, list[int]]]:
     """Fresh samples of every chain and of the lattice."""
-    ising = config.ising
     counts: dict[str, int] = {"n_train": ising.n_samples, "n_validation": 0, "n_test": 0, "seed": seed}
     for coupling in ising.couplings:
         chain = ising_chain(length=ising.length, coupling=coupling, **counts)
@@ -48,31 +57,37 @@ def _samples(config: Config, seed: int) -> Iterator[tuple[dict[str, Any], ImageD
     yield {"dimension": 2, "coupling": coupling}, lattice, [ising.lattice_patch_size]
 
 
-def _solutions(config: Config, data: ImageData, patch_size: int) -> Iterator[tuple[float, Solution]]:
+def _solutions(
+    data: ImageData, patch_size: int, mask_ratios: list[float], rank: int
+) -> Iterator[tuple[float, Solution]]:
     """AE (ratio 0) and MAE at every masking ratio."""
     spins = 2 * data.features("train") - 1
-    S, rank = spins.T @ spins / len(spins), max(config.ising.n_components)
+    S = spins.T @ spins / len(spins)
     height, width, _ = data.image_shape
     shape = None if height == 1 else (height, width)
     labels = patch_labels(len(S), patch_size, shape)
     yield 0.0, solve(S, labels, Corruption.gaussian(0.0), rank)
     sweep = Sweep.of(S, labels)
-    for mask_ratio in config.linear.mask_ratios:
+    for mask_ratio in mask_ratios:
         yield mask_ratio, sweep.solve(Corruption.bernoulli(mask_ratio), min(rank, len(sweep.mu)))
 
 
 def _measure(
-    config: Config, row: dict[str, Any], data: ImageData, patch_size: int, ratios: list[dict], profiles: list[dict]
+    row: dict[str, Any],
+    solution: Solution,
+    data: ImageData,
+    n_components: list[int],
+    ratios: list[dict],
+    profiles: list[dict],
 ) -> None:
     height, width, _ = data.image_shape
-    for mask_ratio, solution in _solutions(config, data, patch_size):
-        for k in config.ising.n_components:
-            matrices = {"encoder": solution.encoder[:, :k], "decoder": solution.decoder[:k].T}
-            for matrix, weights in matrices.items():
-                energy = patch_energy(weights, (height, width), patch_size)
-                keys = {**row, "mask_ratio": mask_ratio, "n_components": k, "matrix": matrix}
-                ratios.append(keys | {"edge_centre_ratio": edge_centre_ratio(energy)})
-                profiles += [keys | {"position": position, "energy": value} for position, value in _profile(energy)]
+    for k in n_components:
+        matrices = {"encoder": solution.encoder[:, :k], "decoder": solution.decoder[:k].T}
+        for matrix, weights in matrices.items():
+            energy = patch_energy(weights, (height, width), row["patch_size"])
+            keys = {**row, "n_components": k, "matrix": matrix}
+            ratios.append(keys | {"edge_centre_ratio": edge_centre_ratio(energy)})
+            profiles += [keys | {"position": position, "energy": value} for position, value in _profile(energy)]
 
 
 def _profile(energy: Float64[np.ndarray, "ph pw"]) -> list[tuple[int, float]]:
