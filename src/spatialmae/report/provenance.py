@@ -36,13 +36,18 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "ledger_sha256": _sha256(Path(config.claims.ledger)),
         "packages": package_versions(),
         "machine": machine(),
-        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | {"ising": config.simulation_seeds},
+        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | _simulation_seeds(config),
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
         "data_sha256": {name: _sha256(layout.data(name)) for name in config.datasets},
         "training": {stage: trained_runs(table) for stage, table in runs.items()},
         "seconds": stage_seconds(layout.root / "benchmarks") | training_seconds(runs),
     }
+
+
+def _simulation_seeds(config: Config) -> dict[str, list[int]]:
+    made = {"ising": config.ising, "hierarchy": config.hierarchy}
+    return {name: config.simulation_seeds for name, section in made.items() if section}
 
 
 def git_state() -> dict[str, Any]:
