@@ -226,7 +226,7 @@ def test_models_of_one_name_are_the_same_in_every_part_of_cifar10():
     assert len(stages) > len(parts)
 
 
-def test_a_configuration_may_leave_out_everything_but_its_name(tmp_path):
+def test_a_configuration_may_leave_out_everything_but_its_name():
     config = parse_config({"name": "bare"}, "bare.yaml")
     assert [figure.stem for figure in drawn_figures(config)] == ["claims"]
     for stage in (checks, ising, hierarchy, identifiability):

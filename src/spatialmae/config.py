@@ -224,11 +224,14 @@ class Seeds(_Strict):
     count: int = Field(10, ge=1, le=100, description="seeds of simulations; data sets have a seed for each group")
 
 
+MASK_RATIOS = [0.1, 0.25, 0.5, 0.75, 0.9]  # of theory and evaluations, unless given
+
+
 class Linear(_Strict):
     """Grid of the linear theory."""
 
     mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
-        [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="masking ratios of the MAE; AE and DAE are added"
+        MASK_RATIOS, min_length=1, description="masking ratios of the MAE; AE and DAE are added"
     )
     masking: Literal["bernoulli", "fixed"] = Field(
         "bernoulli", description="independent masks, or a fixed count; checks and Ising always take independent ones"
@@ -286,9 +289,7 @@ class Hierarchy(_Strict):
     )
     quad_depth: int = Field(5, ge=2, le=8, description="of the quad-tree, over an image of side 2^depth px")
     quad_patch_sizes: Annotated[list[Count], Unique] = Field([1, 2, 4], min_length=1, description="powers of 2, px")
-    mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
-        [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="masking ratios"
-    )
+    mask_ratios: Annotated[list[MaskRatio], Unique] = Field(MASK_RATIOS, min_length=1, description="masking ratios")
     n_masks: Count = Field(500, description="masks of each seed")
 
     @model_validator(mode="after")
@@ -522,7 +523,7 @@ class Evaluation(_Strict):
     )
     analyses: Annotated[list[ModelAnalysis], Unique] = Field(min_length=1, description="what is measured, see below")
     mask_ratios: Annotated[list[MaskRatio], Unique] = Field(
-        [0.1, 0.25, 0.5, 0.75, 0.9], min_length=1, description="of the masks that all models are evaluated under"
+        MASK_RATIOS, min_length=1, description="of the masks that all models are evaluated under"
     )
     mask_unit: Count | None = Field(
         None, description="side in px of what these masks hide together; null: the patch size, if all models share it"
