@@ -12,6 +12,7 @@ from chromium import find_chromium
 
 SMALLEST_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
 PHONE = {"width": 360, "height": 740}
+ROWS = "#claims-table > tbody > tr[data-paper]"
 
 # Text and its contrast with the colour behind it, of each element with text of its own that can be seen.
 _CONTRASTS = """() => {
@@ -73,7 +74,12 @@ def open_page(browser: Browser, path: Path, **options: object) -> Iterator[Page]
 
 def shown(page: Page) -> list[str]:
     """Ids of the claims in the table, in its order."""
-    return page.eval_on_selector_all("#claims-table > tbody > tr[data-paper]", "rows => rows.map((row) => row.id)")
+    return page.eval_on_selector_all(ROWS, "rows => rows.map((row) => row.id)")
+
+
+def show_all(page: Page) -> None:
+    """Also the claims that were not tested."""
+    page.locator("#filter-verdict").select_option("")
 
 
 def check_page(browser: Browser, path: Path) -> None:
@@ -93,6 +99,7 @@ def check_page(browser: Browser, path: Path) -> None:
 
 def check_links_and_images(page: Page) -> None:
     """Every link within the page leads somewhere, also from rows not opened yet, and every picture is drawn."""
+    show_all(page)
     lost = page.evaluate(
         """() => [...document.querySelectorAll('a[href^="#"]')].map((link) => link.hash.slice(1))
           .filter((id) => !document.getElementById(id))"""
@@ -120,19 +127,20 @@ def check_sorting(page: Page) -> None:
 
 
 def check_filters(page: Page) -> None:
-    """Each filter leaves the claims that it names, and no other."""
-    everything = len(shown(page))
+    """Each filter leaves the claims that it names, and no other; at first, where there are any, the tested ones."""
+    at_first = shown(page)
+    show_all(page)
+    everything, tested = len(shown(page)), page.locator(f"{ROWS}:not([data-verdict=NOT_TESTED])").count()
+    assert len(at_first) == (tested or everything)
     for name in ("paper", "verdict", "fidelity"):
         select = page.locator(f"#filter-{name}")
         values = [
             value for value in select.locator("option").evaluate_all("all => all.map((one) => one.value)") if value
         ]
-        wanted = page.eval_on_selector_all(
-            "#claims-table > tbody > tr[data-paper]", f"rows => rows.map((row) => row.dataset.{name})"
-        )
+        wanted = page.eval_on_selector_all(ROWS, f"rows => rows.map((row) => row.dataset.{name})")
         for value in values:
             select.select_option(value)
-            assert len(shown(page)) == wanted.count(value)
+            assert len(shown(page)) == (tested if value == "tested" else wanted.count(value))
         select.select_option("")
     word = page.locator("#claims-table .statement").first.inner_text()
     page.locator("#filter-text").fill(word)
@@ -144,7 +152,7 @@ def check_filters(page: Page) -> None:
 
 def check_opening(page: Page) -> None:
     """Enter and Space open a row and close it; it holds its numbers, its command and, where it has one, its figure."""
-    row = page.locator("#claims-table > tbody > tr:not([data-verdict=NOT_TESTED])").first
+    row = page.locator(f"{ROWS}:not([data-verdict=NOT_TESTED])").first
     opener = row.locator(".opener")
     opener.focus()
     for key in ("Enter", "Space"):
@@ -164,6 +172,7 @@ def check_opening(page: Page) -> None:
 
 def check_print(page: Page) -> None:
     """All claims with their essentials and without controls, whatever was filtered on the screen."""
+    show_all(page)
     everything = shown(page)
     page.locator("#filter-text").fill("no claim says this")
     assert shown(page) == []

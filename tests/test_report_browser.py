@@ -40,6 +40,7 @@ def test_the_table_sorts_by_click_and_by_key(page):
     ("column", "first"), [("Claim", "A2.1"), ("Here [95 %]", "A2.1"), ("p", "A15.1"), ("Verdict", "A5.1")]
 )
 def test_columns_sort_by_what_they_mean(page, column, first):
+    checks.show_all(page)
     page.locator("#claims-table .dt-column-title").get_by_text(column, exact=True).click()
     page.wait_for_selector("#claims-table th[aria-sort=ascending]")
     order = shown(page)
@@ -53,6 +54,7 @@ def test_the_table_filters(page):
 
 
 def test_filters_combine_and_work_by_key(page):
+    checks.show_all(page)
     page.locator("#filter-paper").focus()
     page.keyboard.press("B")
     assert shown(page) == ["claim-B1.1", "claim-B2.1"]
@@ -86,6 +88,12 @@ def test_a_link_to_a_claim_opens_its_row_even_if_it_was_filtered_out(page):
     page.locator("#figure-reach_radii_leaves a", has_text="A5.1").click()
     page.wait_for_selector('[id="detail-A5.1"]')
     assert page.locator('[id="claim-A5.1"] .opener').get_attribute("aria-expanded") == "true"
+
+
+def test_a_square_of_a_claim_that_was_not_tested_opens_its_row(page):
+    assert "claim-B1.1" not in shown(page)
+    page.locator('a[href="#claim-B1.1"]').first.click()
+    page.wait_for_selector('[id="detail-B1.1"]')
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

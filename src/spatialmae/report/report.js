@@ -33,8 +33,10 @@ const claims = new DataTable(table, {
 let printing = false;
 
 function isShown(row) {
+  const { paper, verdict, fidelity } = row.dataset;
+  const kinds = { paper: [paper], verdict: [verdict, verdict === "NOT_TESTED" ? "" : "tested"], fidelity: [fidelity] };
+  const chosen = Object.entries(kinds).every(([name, values]) => ["", ...values].includes(control(name).value));
   const words = control("text").value.toLowerCase().split(/\s+/);
-  const chosen = ["paper", "verdict", "fidelity"].every((name) => ["", row.dataset[name]].includes(control(name).value));
   return printing || (chosen && words.every((word) => textOf.get(row).includes(word)));
 }
 
@@ -73,4 +75,5 @@ matchMedia("print").addEventListener("change", (event) => {
 });
 window.addEventListener("hashchange", openAddressed);
 filters.hidden = false;
+claims.draw(); // the claims that this run tested, or what a reload has kept of the reader's choice
 openAddressed();
