@@ -124,7 +124,9 @@ def make_probe(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture")
     table = table.merge(pd.DataFrame({"target": targets}), how="cross")
     accuracy = (0.3 + 0.1 * effect(table)) * jitter(table)
     epochs = (3 + 2 / table["patch_size"]) * jitter(table)
-    return table.assign(accuracy=accuracy, chance=0.125, evaluation_mask_ratio=0.75, epochs_to_90=epochs)
+    return table.assign(
+        accuracy=accuracy, chance=0.125, evaluation_mask_ratio=0.75, epochs_to_90=epochs, at_grid_edge=False
+    )
 
 
 def make_fine_tuning(
@@ -154,6 +156,7 @@ def make_fine_tuning(
         memory_bytes=(100 + 50 * n_blocks) * 2**20,
         n_train=10_000,
         base_lr=np.where(np.arange(len(table)) % 2, 0.001, 0.004),  # chosen for each row
+        at_grid_edge=True,
         epochs=10,
         augmentation="flip",
     )
@@ -241,6 +244,7 @@ def make_dense(runs: pd.DataFrame, encoders: Sequence[str] = ("frozen", "fine-tu
         baseline=np.where(is_depth, 0.32, 0.45) + table["seed"] / 1000,
         n_train=2000,
         base_lr=np.where(np.arange(len(table)) % 2, 0.064, 0.256),
+        at_grid_edge=table["encoder"] == "fine-tuned",
         epochs=20,
     )
 

@@ -248,7 +248,8 @@ def test_shape_bias_has_a_row_for_each_stimuli_beside_what_its_probe_sees() -> N
 
 def test_dense_transfer_is_drawn_along_the_models_own_settings_not_those_of_their_heads() -> None:
     table = make_dense(make_runs())
-    segmentation, depth = images.dense_transfer(table, "x").axes
+    figure = images.dense_transfer(table, "x")
+    segmentation, depth = figure.axes
     assert segmentation.get_xlabel() == depth.get_xlabel() == "training ratio m"
     assert "higher is better" in segmentation.get_ylabel()
     assert "lower is better" in depth.get_ylabel()
@@ -257,6 +258,9 @@ def test_dense_transfer_is_drawn_along_the_models_own_settings_not_those_of_thei
             rows = table[(table["target"] == target) & (table["encoder"] == encoder)]
             np.testing.assert_allclose(line(axis, f"{encoder} encoder"), means(rows, "score"))
         assert level(axis, "the same answer for all") == pytest.approx(rows["baseline"].mean())
+    half = len(table) // 2
+    assert f"learning rate of fine-tuned encoders chosen at an end of its grid: {half} of {half}" in note(figure)
+    assert "of frozen encoders" not in note(figure)
 
 
 def test_heads_that_diverged_leave_gaps() -> None:

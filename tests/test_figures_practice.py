@@ -157,6 +157,20 @@ def test_fine_tuning_shows_accuracy_time_and_memory_against_blocks_and_the_whole
     assert "fine-tuned on 10,000 images" in note(figure)
 
 
+def test_choices_at_an_end_of_their_grid_are_counted() -> None:
+    table = make_fine_tuning(make_runs((0.75,), 2), (0, None), from_scratch=False)
+    edges = pd.Series([True, False, np.nan, True], table.index)  # nothing was trained for the third
+    assert "learning rate chosen at an end of its grid: 2 of 3" in note(
+        practice.fine_tuning(table.assign(at_grid_edge=edges), "x")
+    )
+    assert "grid" not in note(practice.fine_tuning(table.assign(at_grid_edge=False), "x"))
+    probes = make_probe(make_runs())
+    assert "grid" not in note(practice.model_probe(probes, probes, "x"))
+    edges = probes["target"] == "shape"
+    stated = note(practice.model_probe(probes.assign(at_grid_edge=edges), probes, "x"))
+    assert f"the linear probe's penalty chosen at an end of its grid: {edges.sum()} of {len(edges)}" in stated
+
+
 def test_the_last_block_of_all_is_not_the_whole_encoder() -> None:
     figure = practice.fine_tuning(make_fine_tuning(make_runs((0.75,)), (6, None)), "blocks")
     assert line(figure.axes[0], "pretrained")[:, 0].tolist() == [6, 7]

@@ -268,6 +268,17 @@ def state_seeds(table: pd.DataFrame, by: str, value: str, *, interval: str = "ba
     return theme.state_n(keyed, [by, *settings], value, unit="seed", interval=interval)
 
 
+def state_grid_edges(table: pd.DataFrame, chosen: str) -> list[str]:
+    """How many choices among a few values of a setting fell on the first or the last, beyond which none was tried.
+
+    Args:
+        table: ``at_grid_edge``, missing where nothing was trained.
+        chosen: the setting in words.
+    """
+    at_edge = table["at_grid_edge"].dropna().astype(bool)
+    return [f"{chosen} chosen at an end of its grid: {at_edge.sum()} of {len(at_edge)}"] if at_edge.any() else []
+
+
 def _configurations(table: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """The settings that vary (the ratio, if none does), and a row for each configuration, rising."""
     rows = table[table["name"].notna()]

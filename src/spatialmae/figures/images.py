@@ -33,6 +33,7 @@ from spatialmae.figures.design import (
     draw_level,
     draw_reference,
     state_centre,
+    state_grid_edges,
     state_seeds,
 )
 from spatialmae.figures.practice import with_pretraining
@@ -365,7 +366,8 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
     Args:
         table: ``dense``: seed, encoder (frozen, fine-tuned), target, metric, score (mIoU; of depth the root mean
             squared error, in units of its range; missing where training diverged), baseline (of a constant answer),
-            n_train, every setting of the models, those of their training with the prefix ``pretraining_``.
+            n_train, at_grid_edge, every setting of the models, those of their training with the prefix
+            ``pretraining_``.
         evaluation: its name.
     """
     table = with_pretraining(table)
@@ -383,6 +385,11 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
         f"{evaluation}, linear heads trained on {table['n_train'].max():,} images of leaves",
         state_seeds(table.assign(kind=kinds), "kind", "score"),
         "RMSE in units of depth's range",
+        *(
+            edge
+            for encoder, rows in parts_of(table, "encoder")
+            for edge in state_grid_edges(rows, f"learning rate of {encoder} encoders")
+        ),
         *state_centre(compared),
     )
     return figure

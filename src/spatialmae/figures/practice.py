@@ -24,6 +24,7 @@ from spatialmae.figures.design import (
     draw_level,
     draw_reference,
     state_centre,
+    state_grid_edges,
     state_seeds,
 )
 
@@ -38,7 +39,8 @@ def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, evaluation: str)
     Of a cross each setting has a column, and each probe a row.
 
     Args:
-        linear: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), and every setting.
+        linear: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), at_grid_edge, and
+            every setting.
         neighbours: ``nearest_neighbours``: the same columns.
         evaluation: its name.
     """
@@ -59,7 +61,8 @@ def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, evaluation: str)
         axis.set_xlabel(comparison.label)
     theme.legend_above(figure, axes.flat)
     seeds = state_seeds(linear, "target", "accuracy")
-    theme.note(figure, f"{evaluation}, frozen encoders", seeds, *state_centre(compared))
+    edges = state_grid_edges(linear, "the linear probe's penalty")
+    theme.note(figure, f"{evaluation}, frozen encoders", seeds, *edges, *state_centre(compared))
     return figure
 
 
@@ -151,7 +154,8 @@ def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
     Args:
         table: ``fine_tuning``: name, seed, target, accuracy (fraction of the test images; missing where training
             diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, seconds_per_step,
-            memory_bytes, every setting of the models, those of their training with the prefix ``pretraining_``.
+            memory_bytes, at_grid_edge, every setting of the models, those of their training with the prefix
+            ``pretraining_``.
         evaluation: its name.
     """
     table = with_pretraining(table)
@@ -164,7 +168,7 @@ def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
     seeds = state_seeds(tuned.assign(kind=kinds), "kind", "accuracy")
     about = f"{evaluation}, fine-tuned on {tuned['n_train'].max():,} images"
     theme.legend_above(figure, figure.axes)
-    theme.note(figure, about, seeds, *facts, *state_centre(compare(tuned)))
+    theme.note(figure, about, seeds, *facts, *state_grid_edges(table, "learning rate"), *state_centre(compare(tuned)))
     return figure
 
 
