@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -64,7 +66,7 @@ def test_identifiability_has_every_variant_from_the_same_seeds(config):
     assert rows.loc[rows["variant"] == "wider", "extra_dims"].eq(2).all()
     plain = rows[rows["variant"] == "plain"]
     assert plain["extra_dims"].eq(0).all() and plain["turned"].isna().all()
-    assert plain.groupby(["predictor", "predicted"]).size().nunique() == 1
+    assert len(set(plain.groupby(["predictor", "predicted"]).size())) == 1
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -77,11 +79,25 @@ def test_every_variant_of_every_graph_has_mechanisms(values, graph):
 
 def test_figures_draw_what_there_is(config):
     assert len(figures.theorem(table(config, "theorem"), "hierarchy").axes) == 2
-    assert len(figures.levels(table(config, "levels"), "hierarchy").axes) == 4
+    levels = figures.levels(table(config, "levels"), "hierarchy")
+    assert len(levels.axes) == 4
+    assert [text.get_text() for text in levels.legends[0].get_texts()] == ["patch 1 px", "patch 2 px", "patch 4 px"]
     rows = table(config, "identifiability")
     for variants in (["plain"], ["plain", "turned", "wider"]):
         drawn = figures.identifiability(rows[rows["variant"].isin(variants)], "hierarchy")
         assert sum(axis.get_visible() for axis in drawn.axes) == len(variants)
+
+
+def test_the_lowest_panel_of_each_column_names_what_is_predicted(config):
+    rows = table(config, "identifiability")
+    noisy = rows[rows["variant"] == "plain"].assign(noise_scale=2.0)
+    figure = figures.identifiability(pd.concat([rows, noisy]), "hierarchy")
+    figure.canvas.draw()
+    grid = np.reshape(figure.axes, (3, 2))  # a row for each variant; of the second noise level the first alone
+    for line in range(3):
+        for column, lowest in enumerate((2, 0)):
+            named = [tick.label1.get_visible() for tick in grid[line, column].xaxis.get_major_ticks()]
+            assert all(named) if line == lowest else not any(named) or not grid[line, column].get_visible()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def levels(table: pd.DataFrame, dataset: str) -> Figure:
                 theme.draw_series(axis, part, "mask_ratio", value, styles[int(patch_size)], f"patch {patch_size} px")
             axis.set(xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
     theme.label_outer(axes, "mask ratio m", list(_HEIGHTS.values()))
-    theme.legend_above(figure, axes.flat)
+    # Each tree has patch sizes of its own.
+    theme.legend_above(figure, axes.flat, order=[f"patch {size} px" for size in sorted(table["patch_size"].unique())])
     n = theme.state_n(table, ["tree", "patch_size", "mask_ratio"], "mean_height", unit="seed")
     theme.note(figure, dataset, n)
     return figure
@@ -106,6 +107,9 @@ def identifiability(table: pd.DataFrame, dataset: str) -> Figure:
             axis.set_title(f"{_VARIANTS[variant]}, noise {scale:g}" if len(part) else "")
             axis.set_xticks(range(len(_PREDICTED)), list(_PREDICTED.values()))
             axis.set_visible(len(part) > 0)
+    for column in axes.T:
+        visible = column[[axis.get_visible() for axis in column]]
+        visible[-1].tick_params(labelbottom=True)
     theme.label_outer(axes, "", "R² on held-out samples")
     theme.legend_above(figure, axes.flat)
     theme.note(figure, dataset, theme.state_n(means, keys, "r2", unit="seed"))

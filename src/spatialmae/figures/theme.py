@@ -146,12 +146,14 @@ def label_outer(axes: np.ndarray, xlabel: str, ylabel: str | Sequence[str]) -> N
         axis.set_ylabel(text)
 
 
-def legend_above(figure: Figure, axes: Iterable[Axes], title: str | None = None) -> None:
-    """One legend above the panels with each label once, in as many columns as fit."""
+def legend_above(figure: Figure, axes: Iterable[Axes], title: str | None = None, *, order: Sequence[str] = ()) -> None:
+    """One legend above the panels with each label once, in as many columns as fit; those of ``order`` come first."""
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    first = [label for label in order if label in entries]
+    entries = {label: entries[label] for label in dict.fromkeys([*first, *entries])}
     figure.legend(
         list(entries.values()),
         list(entries),
