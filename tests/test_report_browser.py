@@ -49,6 +49,10 @@ def test_columns_sort_by_what_they_mean(page, column, first):
         assert order.index("claim-A3.1") < order.index("claim-A10.1") < order.index("claim-B1.1")
 
 
+def test_the_table_opens_with_the_claims_that_were_tested(page):
+    checks.check_first_view(page)
+
+
 def test_the_table_filters(page):
     checks.check_filters(page)
 
