@@ -13,6 +13,7 @@ from chromium import find_chromium
 SMALLEST_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
 PHONE = {"width": 360, "height": 740}
 ROWS = "#claims-table > tbody > tr[data-paper]"
+TESTED = f"{ROWS}:not([data-verdict=NOT_TESTED])"
 
 # Text and its contrast with the colour behind it, of each element with text of its own that can be seen.
 _CONTRASTS = """() => {
@@ -72,9 +73,9 @@ def open_page(browser: Browser, path: Path, **options: object) -> Iterator[Page]
         context.close()
 
 
-def shown(page: Page) -> list[str]:
+def shown(page: Page, rows: str = ROWS) -> list[str]:
     """Ids of the claims in the table, in its order."""
-    return page.eval_on_selector_all(ROWS, "rows => rows.map((row) => row.id)")
+    return page.eval_on_selector_all(rows, "rows => rows.map((row) => row.id)")
 
 
 def show_all(page: Page) -> None:
@@ -102,8 +103,7 @@ def check_first_view(page: Page) -> None:
     """The table opens with the claims that were tested; with all of them, if none was."""
     at_first = shown(page)
     show_all(page)
-    tested = page.eval_on_selector_all(f"{ROWS}:not([data-verdict=NOT_TESTED])", "rows => rows.map((row) => row.id)")
-    assert at_first == (tested or shown(page))
+    assert at_first == (shown(page, TESTED) or shown(page))
 
 
 def check_links_and_images(page: Page) -> None:
@@ -138,7 +138,7 @@ def check_sorting(page: Page) -> None:
 def check_filters(page: Page) -> None:
     """Each filter leaves the claims that it names, and no other."""
     show_all(page)
-    everything, tested = len(shown(page)), page.locator(f"{ROWS}:not([data-verdict=NOT_TESTED])").count()
+    everything, tested = len(shown(page)), len(shown(page, TESTED))
     for name in ("paper", "verdict", "fidelity"):
         select = page.locator(f"#filter-{name}")
         values = [
@@ -159,7 +159,7 @@ def check_filters(page: Page) -> None:
 
 def check_opening(page: Page) -> None:
     """Enter and Space open a row and close it; it holds its numbers, its command and, where it has one, its figure."""
-    row = page.locator(f"{ROWS}:not([data-verdict=NOT_TESTED])").first
+    row = page.locator(TESTED).first
     opener = row.locator(".opener")
     opener.focus()
     for key in ("Enter", "Space"):
