@@ -202,7 +202,7 @@ def make_tsne(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture"),
     table = runs[runs["seed"] == runs["seed"].min()].merge(pd.DataFrame({"point": range(n)}), how="cross")
     classes, noise = table.pop("point") % 10, np.random.default_rng(0).normal(size=(len(table), 2))
     table = table.assign(x=10 * np.cos(classes) + noise[:, 0], y=10 * np.sin(classes) + noise[:, 1])
-    return table.assign(**{target: (classes + i) % 10 for i, target in enumerate(targets)})
+    return table.assign(**{target: [f"{target} {(c + i) % 10}" for c in classes] for i, target in enumerate(targets)})
 
 
 def make_corruptions(runs: pd.DataFrame, targets: Sequence[str] = ("label",)) -> pd.DataFrame:

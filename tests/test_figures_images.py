@@ -193,7 +193,7 @@ def test_embedding_has_a_panel_for_each_model_and_a_row_for_each_target_if_model
         of_model = table[table["mask_ratio"] == ratio]
         assert len(axis.collections) == 10
         for label, points in enumerate(axis.collections):
-            expected = of_model.loc[of_model[target] == label, ["x", "y"]]
+            expected = of_model.loc[of_model[target] == f"{target} {label}", ["x", "y"]]
             np.testing.assert_allclose(np.asarray(points.get_offsets()), expected)
     many = images.embedding(make_tsne(make_models(CROSS)), "x")
     assert [axis.get_ylabel() for axis in many.axes if axis.axison and axis.get_ylabel()] == ["shape\nt-SNE 2"] * 2

@@ -133,7 +133,8 @@ def test_separability_is_of_the_features_of_test_images(config):
     features = represent(evaluated.run(spec), evaluated.data.images[test])
     assert len(np.unique(features, axis=0)) == 60
     shown = points[points["name"] == spec.name]
-    assert shown["shape"].tolist() == evaluated.data.targets["shape"][test].tolist()
+    names = evaluated.data.class_names["shape"]
+    assert shown["shape"].tolist() == [names[label] for label in evaluated.data.targets["shape"][test]]
 
 
 def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):

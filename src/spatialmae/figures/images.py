@@ -241,7 +241,7 @@ def embedding(table: pd.DataFrame, evaluation: str) -> Figure:
     A row for each target, if the models fit into one; else the first target alone.
 
     Args:
-        table: ``tsne``: seed, x, y, the class of each point in a last column for each target, and every setting.
+        table: ``tsne``: seed, x, y, the name of each point's class in a last column for each target, and every setting.
         evaluation: its name.
     """
     models = configurations(table)
@@ -251,22 +251,20 @@ def embedding(table: pd.DataFrame, evaluation: str) -> Figure:
     columns = min(len(models), _SCATTERS)
     cells = [(target, model) for target in targets for model in models]
     figure, axes = theme.panels(-(-len(cells) // columns), columns, height=1.5, sharex="none", sharey="none")
-    classes = sorted({label for target in targets for label in table[target].unique()})
-    styles = theme.category_styles([f"class {label}" for label in classes])
+    styles = theme.category_styles([str(name) for target in targets for name in sorted(table[target].unique())])
     for place, (target, model) in enumerate(cells):
         axis = axes.flat[place]
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel("t-SNE 1" if place + columns >= len(cells) else "")
         axis.set_ylabel(f"{target}\nt-SNE 2" if place % columns == 0 else "")
         axis.set_title(textwrap.fill(model.label, _TITLE_WIDTH) if target == targets[0] else "", fontsize=7)
-        for label, rows in model.rows.groupby(target):
-            name = f"class {label}"
-            style = styles[name]
+        for name, rows in model.rows.groupby(target):
+            style = styles[str(name)]
             drawn = {"color": [style.color], "marker": style.marker, "s": 5, "linewidths": 0, "alpha": 0.7}
-            axis.scatter(rows["x"], rows["y"], **drawn, label=name, rasterized=True)
+            axis.scatter(rows["x"], rows["y"], **drawn, label=str(name), rasterized=True)
     for axis in axes.flat[len(cells) :]:
         axis.set_axis_off()
-    theme.legend_above(figure, axes.flat)
+    theme.legend_above(figure, axes.flat, " and ".join(targets))
     for handle in figure.legends[0].legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([20])

@@ -152,8 +152,7 @@ def legend_above(figure: Figure, axes: Iterable[Axes], title: str | None = None,
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    first = [label for label in order if label in entries]
-    entries = {label: entries[label] for label in dict.fromkeys([*first, *entries])}
+    entries = {label: entries[label] for label in dict.fromkeys([*order, *entries]) if label in entries}
     figure.legend(
         list(entries.values()),
         list(entries),

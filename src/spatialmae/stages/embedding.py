@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -32,7 +33,8 @@ def run(config: Config, name: str) -> None:
         for target, classes in labels.items():
             rows.append(keys | {"target": target, "feature": FEATURE} | separability(features, classes))
         if spec.seed == config.first_seed:
-            shown = {target: classes[:N_SHOWN] for target, classes in labels.items()}
+            names = {target: np.array(evaluated.data.class_names[target]) for target in labels}
+            shown = {target: names[target][classes[:N_SHOWN]] for target, classes in labels.items()}
             x, y = tsne(features[:N_SHOWN], config.first_seed).T
             points.append(pd.DataFrame({**keys, "x": x, "y": y, **shown}))
     layout = Layout.of(config)
