@@ -239,7 +239,7 @@ def make_reconstructions(runs: pd.DataFrame, channels: int = 3) -> dict[str, np.
     tensors = {"images": rng.integers(0, 256, (6, 8, 8, channels), dtype=np.uint8)}
     for name in runs.loc[runs["seed"] == 0, "name"]:
         tensors[f"{name}/mask"] = np.repeat(np.repeat(rng.integers(0, 2, (6, 2, 2)), 4, 1), 4, 2).astype(np.uint8)
-        tensors[f"{name}/pred"] = rng.random((6, 8, 8, channels), dtype=np.float32)
+        tensors |= {f"{name}/{part}": rng.random((6, 8, 8, channels), dtype=np.float32) for part in ("seen", "pred")}
     return tensors
 
 
@@ -577,10 +577,10 @@ def test_reconstructions_stand_beside_what_the_model_sees_and_below_the_original
     np.testing.assert_allclose(tiles[0], np.broadcast_to(tensors["images"][0] / 255, (8, 8, 3)))
     first = runs["name"].iloc[0]
     hidden = tensors[f"{first}/mask"][0] > 0
-    seen = tiles[6]
-    np.testing.assert_allclose(seen[~hidden], tiles[0][~hidden])
+    left = tiles[6]
+    np.testing.assert_allclose(left[~hidden], np.broadcast_to(tensors[f"{first}/seen"][0], (8, 8, 3))[~hidden])
     assert hidden.any()
-    assert len(np.unique(seen[hidden], axis=0)) == 1
+    assert len(np.unique(left[hidden], axis=0)) == 1
     np.testing.assert_allclose(tiles[7], np.broadcast_to(tensors[f"{first}/pred"][0], (8, 8, 3)))
     labels = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert labels == ["original", *(f"m = {ratio:g}" for ratio in RATIOS)]

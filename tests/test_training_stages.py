@@ -94,9 +94,11 @@ def test_the_first_seed_of_each_model_reconstructs_the_same_validation_images(tr
     config, layout = trained
     tensors, _ = read_tensors(layout.reconstructions("ratios"))
     first = [run for run in config.training_runs("ratios") if run.seed == config.first_seed]
-    assert set(tensors) == {"images"} | {f"{run.name}/{part}" for run in first for part in ("mask", "pred")}
+    assert set(tensors) == {"images"} | {f"{run.name}/{part}" for run in first for part in ("mask", "seen", "pred")}
     stored = ImageData.load(layout.data("leaves"))
     np.testing.assert_array_equal(tensors["images"], stored.images[stored.splits["validation"][:6]])
+    for run in first:
+        np.testing.assert_allclose(tensors[f"{run.name}/seen"], tensors["images"] / 255, atol=1e-6)
     low, high = (tensors[f"{run.name}/mask"] for run in first)
     assert (low.mean(), high.mean()) == (0.5, 0.75)
     assert (low <= high).all(), "a higher ratio hides what a lower one hides"
@@ -195,8 +197,23 @@ def test_visible_pixels_are_the_images_own_only_where_the_loss_is_on_hidden_ones
 def test_a_model_that_predicts_its_targets_reconstructs_the_images(norm_pix_loss, monkeypatch):
     run, images = untrained(norm_pix_loss=norm_pix_loss, loss_on="all"), some_images()
     forward = run.model.forward
-    monkeypatch.setattr(run.model, "forward", lambda x, *rest: replace(forward(x, *rest), pred=run.model.targets(x)))
+
+    def perfect(x, *rest, **seen):
+        return replace(forward(x, *rest, **seen), pred=run.model.targets(x))
+
+    monkeypatch.setattr(run.model, "forward", perfect)
     np.testing.assert_allclose(reconstruct(run, images).pred, images / 255, atol=1e-5)
+
+
+def test_what_a_dae_sees_is_shown_with_its_noise_and_is_what_it_reconstructs():
+    run, images = untrained(noise_std=0.1, mask_ratio=0, loss_on="all"), np.full((50, 8, 8, 3), 128, np.uint8)
+    made = reconstruct(run, images)
+    noise = (made.seen - 128 / 255) / NORMALISATION["std"]
+    np.testing.assert_allclose(noise.std(axis=(0, 1, 2)), 0.1, rtol=0.1)
+    seen = torch.from_numpy((made.seen - NORMALISATION["mean"]) / NORMALISATION["std"]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        pred = run.denormalise(run.model.reconstruct(seen.float()))
+    np.testing.assert_allclose(made.pred, pred.clamp(0, 1), atol=1e-4)
 
 
 def test_reconstructions_are_the_same_every_time_and_leave_no_trace_in_torchs_random_state():

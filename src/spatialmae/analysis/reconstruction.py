@@ -20,10 +20,13 @@ class Reconstruction:
 
     Attributes:
         mask: for each pixel 1 = hidden.
+        seen: what the model gets at visible pixels, on the scale [0, 1] and clipped to it: the image, or a DAE's noisy
+            one.
         pred: on the scale [0, 1]; visible pixels are the image's own where no loss was on them.
     """
 
     mask: UInt8[np.ndarray, "n h w"]
+    seen: Float32[np.ndarray, "n h w c"]
     pred: Float32[np.ndarray, "n h w c"]
 
 
@@ -38,7 +41,8 @@ def reconstruct(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"]) -> Recons
     x = run.normalise(torch.from_numpy(images))
     draw = torch.Generator().manual_seed(SEED)
     noise = torch.rand(len(x), config.n_units, generator=draw)
-    output = model(x, noise, draw)
+    seen = model.corrupt(x, draw)
+    output = model(x, noise, draw, seen=seen)
     patches = output.pred
     if config.norm_pix_loss:
         mean, std = patch_statistics(patchify(x, config.patch_size))
@@ -48,5 +52,5 @@ def reconstruct(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"]) -> Recons
     pred = unpatchify(patches, config.patch_size, config.image_hw)
     if config.loss_on == "hidden":
         pred = torch.where(mask > 0, pred, x)
-    shown = run.denormalise(pred).clamp(0, 1)
-    return Reconstruction(mask[:, 0].numpy().astype(np.uint8), shown.numpy().astype(np.float32))
+    shown = (run.denormalise(values).clamp(0, 1).numpy().astype(np.float32) for values in (seen, pred))
+    return Reconstruction(mask[:, 0].numpy().astype(np.uint8), *shown)

@@ -174,7 +174,7 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
 
     Args:
         tensors: ``images`` uint8 (n, h, w, c), and of each model that is shown ``<run>/mask`` (n, h, w), 1 = hidden,
-            and ``<run>/pred`` (n, h, w, c) on the scale [0, 1].
+            and ``<run>/seen`` and ``<run>/pred`` (n, h, w, c) on the scale [0, 1].
         runs: ``runs``: name, and every setting.
         stage: name of the training stage.
     """
@@ -189,8 +189,8 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
     figure, grid = tile_grid(len(shown) + 1, columns, aspect, **space)
     _draw_row(grid[0], "original", None, images)
     for line, label, row in zip(grid[1:], labels, shown, strict=True):
-        mask, pred = tensors[f"{row['name']}/mask"], tensors[f"{row['name']}/pred"]
-        _draw_row(line, label, np.where(mask[..., None] > 0, HIDDEN, images), pred)
+        mask, seen, pred = (tensors[f"{row['name']}/{name}"] for name in ("mask", "seen", "pred"))
+        _draw_row(line, label, np.where(mask[..., None] > 0, HIDDEN, seen), pred)
     how = "of each pair the left is what the model sees, the right what it makes of it"
     theme.note(figure, f"{stage}, validation images of {', '.join(runs['dataset'].unique())}, first seed", how)
     return figure

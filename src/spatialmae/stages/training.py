@@ -57,7 +57,7 @@ def run(config: Config, stage: str) -> None:
         validation.append(_curve(folder / "validation.csv", VALIDATION, spec))
         if spec.seed == config.first_seed:
             made = reconstruct(result, images)
-            tensors |= {f"{spec.name}/mask": made.mask, f"{spec.name}/pred": made.pred}
+            tensors |= {f"{spec.name}/{name}": values for name, values in vars(made).items()}
     write_table(layout.table("runs", stage), pd.DataFrame(rows))
     write_table(layout.table("training", stage), pd.concat(curves))
     write_table(layout.table("validation", stage), pd.concat(validation))
