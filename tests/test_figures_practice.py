@@ -133,6 +133,14 @@ def test_few_configurations_give_a_correlation_without_interval_and_one_constant
     assert "undefined pooled, undefined within" in note(practice.proxy(flat, "x"))
 
 
+def test_proxy_counts_the_seeds_of_each_configuration() -> None:
+    table = make_probe(make_runs((0.5, 0.75)))
+    assert "n = 5 seeds (points: models)" in note(practice.proxy(table, "x"))
+    fewer = table[(table["mask_ratio"] == 0.5) | (table["seed"] < 2)]
+    assert "n = 2–5 seeds (points: models)" in note(practice.proxy(fewer, "x"))
+    assert "n = 1 seed (points: models)" in note(practice.proxy(table[table["seed"] == 0], "x"))
+
+
 def test_proxy_without_any_error_has_empty_panels() -> None:
     table = make_probe(make_runs()).assign(reconstruction_error=np.nan)
     assert "undefined" in note(check_text(lambda: practice.proxy(table, "x")))

@@ -122,8 +122,7 @@ def proxy(linear: pd.DataFrame, evaluation: str) -> Figure:
         about = f"{target}: " if len(targets) > 1 else ""
         facts.append(f"{about}Spearman ρ {_correlations(rows)}")
     theme.legend_above(figure, axes.flat)
-    n = linear["seed"].nunique()
-    seeds = f"n = {n} seed{'s' if n != 1 else ''} (points: models)"
+    seeds = f"{theme.count_n([one.rows['seed'].nunique() for one in configurations(linear)])} (points: models)"
     if any("[" in fact for fact in facts):
         facts.append("95 % bootstrap intervals, resampling configurations")
     theme.note(figure, f"{evaluation}, linear probe", seeds, *facts, *state_centre(compare(linear)))

@@ -183,15 +183,19 @@ def note(figure: Figure, *facts: str) -> None:
 
 def state_n(table: pd.DataFrame, by: Sequence[str], value: str, *, unit: str = "group", interval: str = "bars") -> str:
     """The number of seeds behind each mean, and what the marks are, for :func:`note`."""
-    counts = table[table[value].notna()].groupby(list(by))["seed"].nunique()
-    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
-    number = f"{low}" if low == high else f"{low}–{high}"
-    plural = unit if high == 1 else f"{unit}s"
-    if unit == "group":
-        plural = f"{plural} of images left out"
-    points = "jackknife pseudo-values" if unit == "group" else plural
+    counts = table[table[value].notna()].groupby(list(by))["seed"].nunique().tolist()
+    high = max(counts, default=0)
+    points = "jackknife pseudo-values" if unit == "group" else f"{unit}s"
     marks = "no interval" if high <= 1 else f"points: {points}, {interval}: 95 % t interval"
-    return f"n = {number} {plural} ({marks})"
+    return f"{count_n(counts, unit)} ({marks})"
+
+
+def count_n(counts: Sequence[int], unit: str = "seed") -> str:
+    """How many seeds there are, of configurations that have not all as many: n = 2–5 seeds."""
+    low, high = min(counts, default=0), max(counts, default=0)
+    number = f"{low}" if low == high else f"{low}–{high}"
+    of_what = " of images left out" if unit == "group" else ""
+    return f"n = {number} {unit}{'' if high == 1 else 's'}{of_what}"
 
 
 def method_label(method: str, noise_std: float = 0.0, mask_ratio: float = 0.0) -> str:
