@@ -135,10 +135,8 @@ def _marks(runs: pd.DataFrame, *, validated: bool, bars: bool, cut: bool) -> str
 
 def _count(runs: pd.DataFrame, by: list[str]) -> str:
     """The number of seeds behind each mean."""
-    seeds = runs.groupby(by, dropna=False)["seed"].nunique()
-    low, high = int(seeds.min()), int(seeds.max())
-    number = f"{low}" if low == high else f"{low}–{high}"
-    return f"n = {number} seed (no interval)" if high == 1 else f"n = {number} seeds"
+    counts = runs.groupby(by, dropna=False)["seed"].nunique().tolist()
+    return theme.count_n(counts) + (" (no interval)" if max(counts) == 1 else "")
 
 
 def _parts(runs: pd.DataFrame, others: Sequence[str]) -> dict[str, pd.DataFrame]:
