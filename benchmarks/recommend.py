@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.model import MAEConfig, MaskedAutoencoder
 from spatialmae.recommend.advice import MASK_RATIOS, Calibration, advise
 from spatialmae.recommend.evidence import default_grid
@@ -36,7 +36,7 @@ SIDE, BATCH = 64, 8
 
 
 def make_folder(folder: Path, n: int) -> None:
-    images = leaves(n_train=n, n_validation=0, n_test=0, image_size=SIDE, seed=0).images
+    images = dead_leaves(n_train=n, n_validation=0, n_test=0, image_size=SIDE, seed=0).images
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{i:05}.png")
 

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.geometry import patch_labels
 from spatialmae.linear.moments import Moments
 from spatialmae.linear.objective import Corruption
@@ -42,7 +42,7 @@ Result = tuple[int, float, NDArray[np.float64]]  # rank, loss, map
 def covariance(image_size: int) -> NDArray[np.float64]:
     """Covariance of four times as many `leaves` images as there are features."""
     n = 4 * 3 * image_size**2
-    data = leaves(n_train=n, n_validation=1, n_test=1, image_size=image_size, seed=0)
+    data = dead_leaves(n_train=n, n_validation=1, n_test=1, image_size=image_size, seed=0)
     flat = data.images[:n].reshape(n, -1)
     return Moments.from_batches(flat[i : i + 2000] / 255.0 for i in range(0, n, 2000)).covariance
 

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.model import MAEConfig
 from spatialmae.train.batches import TrainingImages, channel_statistics
 from spatialmae.train.hardware import COMPILE_FROM_STEPS, DeviceChoice, Hardware, n_cores, prepare_cpu
@@ -71,7 +71,7 @@ class Recorded(Trainer):
 def curve_images(config: MAEConfig, device: torch.device) -> TrainingImages:
     """Real images for the loss curves."""
     n, size = CURVE_BATCH * CURVE_STEPS // 2, config.image_hw[0]
-    images = leaves(n_train=n, n_validation=1, n_test=1, image_size=size, seed=0).images[:n]
+    images = dead_leaves(n_train=n, n_validation=1, n_test=1, image_size=size, seed=0).images[:n]
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return TrainingImages(pixels, pixels[:0], *channel_statistics(images), "").to(device)
 

@@ -14,7 +14,7 @@ from spatialmae.analysis.attention import (
     block_attention,
     object_fractions,
 )
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.train.runs import TrainedRun
 
 PATCH, GRID = 2, (3, 4)
@@ -114,7 +114,7 @@ def test_images_without_the_object_are_refused():
 
 @pytest.fixture(scope="module")
 def data():
-    return leaves(n_train=1, n_validation=1, n_test=12, image_size=16, seed=0)
+    return dead_leaves(n_train=1, n_validation=1, n_test=12, image_size=16, seed=0)
 
 
 def trained_run(**settings) -> TrainedRun:

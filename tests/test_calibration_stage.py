@@ -26,7 +26,7 @@ MODEL = {
     "decoder_heads": 2,
 }
 SOURCES = {
-    "leaves": {"kind": "leaves", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
+    "leaves": {"kind": "dead_leaves", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
     "fields": {"kind": "random_fields", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
 }
 

@@ -11,7 +11,7 @@ from skimage.filters import gaussian
 
 from small_models import small_model
 from spatialmae.data.dataset import ImageData, consecutive_splits
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.probe import corruptions
 from spatialmae.probe.corruptions import (
     CORRUPTIONS,
@@ -47,7 +47,7 @@ every_corruption = pytest.mark.parametrize("name", CORRUPTIONS)
 
 @pytest.fixture(scope="module")
 def images():
-    return leaves(n_train=40, n_validation=0, n_test=0, image_size=32, seed=0).images
+    return dead_leaves(n_train=40, n_validation=0, n_test=0, image_size=32, seed=0).images
 
 
 def damage(images: np.ndarray, corrupted: np.ndarray) -> float:

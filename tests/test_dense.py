@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spatialmae.data.dataset import ImageData, consecutive_splits
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig, MaskedAutoencoder
 from spatialmae.model.patches import patchify
@@ -214,7 +214,7 @@ def test_leaves_at_the_models_size_can_be_probed_whatever_it_was_trained_on():
     config = replace(MODEL, image_size=16, channels=3, encoder_dim=64)
     model = MaskedAutoencoder(config, torch.Generator().manual_seed(0)).eval()
     run = TrainedRun(model, {"normalisation": {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}}, {})
-    data = leaves(n_train=600, n_validation=60, n_test=60, image_size=16, seed=0)
+    data = dead_leaves(n_train=600, n_validation=60, n_test=60, image_size=16, seed=0)
     segmentation, depth = dense_rows(run, data, replace(FROZEN, base_lr=(0.1,)), 0, device="cpu")
     assert segmentation["score"] > segmentation["baseline"]
     assert depth["score"] < depth["baseline"]
@@ -235,7 +235,7 @@ def test_what_cannot_be_predicted_is_refused(run, data):
     with pytest.raises(UserError, match="no images in split test"):
         dense_rows(run, replace(data, splits=consecutive_splits(300, 100, 0)), FROZEN, 0)
     with pytest.raises(ValueError, match=r"images are \(16, 16, 3\), the model takes \(8, 8, 1\)"):
-        dense_rows(run, leaves(n_train=40, n_validation=2, n_test=2, image_size=16, seed=0), FROZEN, 0)
+        dense_rows(run, dead_leaves(n_train=40, n_validation=2, n_test=2, image_size=16, seed=0), FROZEN, 0)
     with pytest.raises(ValueError, match="batch_size: 32 exceeds the 20 training images"):
         dense_rows(run, data, replace(FROZEN, n_train=20), 0)
     with pytest.raises(ValueError, match="n_blocks: 3 exceeds the 2 blocks"):

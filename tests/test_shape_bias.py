@@ -8,7 +8,7 @@ import torch
 
 from small_models import small_model
 from spatialmae.data.dataset import ImageData, consecutive_splits
-from spatialmae.data.leaves import leaves
+from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.probe import shape_bias
 from spatialmae.probe.linear_probe import ProbeTask, fit_linear_probe
 from spatialmae.probe.shape_bias import CueDecisions, CueLeaves, leaves_shape_bias, shape_bias_row
@@ -128,7 +128,7 @@ def test_decisions_are_among_the_classes_of_the_stimuli(monkeypatch, run):
 
 
 def test_leaves_cues_are_of_one_world_and_of_the_models_size():
-    world = leaves(**COUNTS, image_size=16, n_leaves=5, min_radius=0.2, seed=0).provenance
+    world = dead_leaves(**COUNTS, image_size=16, n_leaves=5, min_radius=0.2, seed=0).provenance
     found = CueLeaves.render(image_size=8, **COUNTS, world=world, seed=1)
     for data in (found.matched, found.conflict):
         assert (data.provenance["n_leaves"], data.provenance["min_radius"], data.provenance["seed"]) == (5, 0.2, 1)

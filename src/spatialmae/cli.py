@@ -71,8 +71,8 @@ def _run_training(stage: str, config_path: Path, training: str) -> None:
     config = load_config(config_path)
     if training not in config.training:
         known = ", ".join(config.training)
-        mend = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
-        raise UserError(config_path, f"training has no {training!r}", mend)
+        hint = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
+        raise UserError(config_path, f"training has no {training!r}", hint)
     import_module(f"spatialmae.stages.{stage}").run(config, training)
 
 
@@ -162,14 +162,14 @@ def evaluate(
     settings = load_config(config)
     if evaluation not in settings.evaluations:
         known = ", ".join(settings.evaluations)
-        mend = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
-        raise UserError(config, f"evaluations has no {evaluation!r}", mend)
+        hint = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
+        raise UserError(config, f"evaluations has no {evaluation!r}", hint)
     if analysis not in settings.evaluations[evaluation].analyses:
-        problem, mend = (
+        problem, hint = (
             f"evaluations.{evaluation}.analyses lacks {analysis!r}",
             f"use one of {', '.join(MODEL_ANALYSES)}",
         )
-        raise UserError(config, problem, f"{mend}, and add it there")
+        raise UserError(config, problem, f"{hint}, and add it there")
     import_module(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}").run(settings, evaluation)
 
 

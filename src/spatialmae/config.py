@@ -1,6 +1,6 @@
 """The one typed, strictly validated model behind every configuration file.
 
-Unknown keys, wrong types and impossible values are refused with the field's name and the mend. What a field
+Unknown keys, wrong types and impossible values are refused with the field's name and a hint. What a field
 means stands in its description, from which docs/configuration.md is generated.
 """
 
@@ -68,10 +68,10 @@ class _Generated(_Strict):
     n_test: Count = Field(description="test images")
 
 
-class Leaves(_Generated):
+class DeadLeaves(_Generated):
     """Procedural dead leaves with shape and texture labels, depth and segmentation."""
 
-    kind: Literal["leaves"]
+    kind: Literal["dead_leaves"]
     image_size: int = Field(32, ge=8, description="side in px")
     n_leaves: Count = Field(80, description="occluding background shapes per image")
     size_exponent: float = Field(3.0, gt=0, description="exponent of the power law of radii")
@@ -81,7 +81,7 @@ class Leaves(_Generated):
     grayscale: bool = False
 
     @model_validator(mode="after")
-    def _has_range_of_radii(self) -> Leaves:
+    def _has_range_of_radii(self) -> DeadLeaves:
         if self.min_radius >= self.max_radius:
             raise ValueError(f"max_radius: {self.max_radius} is not above min_radius ({self.min_radius}); raise it")
         return self
@@ -180,7 +180,7 @@ class Folder(_Strict):
         return (self.image_size, self.image_size, self.channels or (1 if self.grayscale else 3))
 
 
-Source = Annotated[Leaves | Digits | Photos | Cifar10 | RandomFields | Folder, Field(discriminator="kind")]
+Source = Annotated[DeadLeaves | Digits | Photos | Cifar10 | RandomFields | Folder, Field(discriminator="kind")]
 
 
 class Dataset(_Strict):
@@ -210,7 +210,7 @@ class Dataset(_Strict):
             raise ValueError(f"n_components: at most {height * width * channels} features exist; lower it")
         if "gabor" in self.analyses and not all(0.83 <= sigma <= min(height, width) / 4 for sigma in self.sigmas):
             raise ValueError(f"sigmas: a Gabor filter needs .83 ≤ σ ≤ {min(height, width) / 4} px here; change them")
-        if "depth" in self.analyses and self.source.kind not in ("leaves", "depth"):
+        if "depth" in self.analyses and self.source.kind not in ("dead_leaves", "depth"):
             raise ValueError("analyses: only leaves and depth images come with depth; remove depth")
         if "class" in self.analyses and self.source.kind in WITHOUT_LABELS:
             raise ValueError("analyses: these images have no class labels; remove class")
@@ -349,7 +349,7 @@ class Training(_Strict):
         """Model and training of each combination of the grid, for images of ``shape`` (h, w, c).
 
         Raises:
-            ValueError: naming the first setting that is wrong as "<section>.<field>: problem; mend".
+            ValueError: naming the first setting that is wrong as "<section>.<field>: problem; hint".
         """
         self._check_fields()
         height, width, channels = shape
@@ -381,8 +381,8 @@ class Training(_Strict):
                 if name in FROM_DATASET:
                     raise ValueError(f"{section}.{name}: the data set decides it; remove it")
                 if name not in names:
-                    mend = "remove it or correct its spelling (docs/configuration.md lists all)"
-                    raise ValueError(f"{section}.{name}: unknown key; {mend}")
+                    hint = "remove it or correct its spelling (docs/configuration.md lists all)"
+                    raise ValueError(f"{section}.{name}: unknown key; {hint}")
                 if section == "grid" and name == "snapshots":
                     raise ValueError("grid.snapshots: they change no trained model; set them in train, for all runs")
                 if section != "grid" and name in self.grid:
@@ -718,7 +718,7 @@ def parse_config(values: Any, where: object) -> Config:
     """Validate the contents of a configuration file.
 
     Raises:
-        UserError: naming the first field that is wrong, and the mend.
+        UserError: naming the first field that is wrong, and a hint.
     """
     try:
         return Config.model_validate(values)
@@ -729,8 +729,8 @@ def parse_config(values: Any, where: object) -> Config:
         field = ".".join(str(part) for i, part in enumerate(first["loc"]) if before[i] != "source")
         if not field and first["type"] != "value_error":  # those of the whole name their field themselves
             field = "configuration"
-        problem, mend = _explain(first)
-        raise UserError(where, f"{field}: {problem}" if field else problem, mend) from None
+        problem, hint = _explain(first)
+        raise UserError(where, f"{field}: {problem}" if field else problem, hint) from None
 
 
 def _explain(error: Any) -> tuple[str, str]:
@@ -739,8 +739,8 @@ def _explain(error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
         return "missing", "add it (docs/configuration.md says what it means)"
     if error["type"] == "value_error":
-        problem, _, mend = str(error["ctx"]["error"]).partition("; ")
-        return problem, mend
+        problem, _, hint = str(error["ctx"]["error"]).partition("; ")
+        return problem, hint
     if error["type"] == "union_tag_invalid":
         return f"unknown kind {error['ctx']['tag']!r}", f"use one of {error['ctx']['expected_tags']}"
     if error["type"] == "union_tag_not_found":

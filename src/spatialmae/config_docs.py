@@ -21,7 +21,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("(top level)", Config),
     ("seeds", config.Seeds),
     ("datasets.<name>", config.Dataset),
-    ("datasets.<name>.source, kind leaves", config.Leaves),
+    ("datasets.<name>.source, kind dead_leaves", config.DeadLeaves),
     ("datasets.<name>.source, kind digits", config.Digits),
     ("datasets.<name>.source, kind photos, textures or depth", config.Photos),
     ("datasets.<name>.source, kind cifar10", config.Cifar10),

@@ -11,24 +11,24 @@ def printable(text: str) -> str:
 class UserError(Exception):
     """Bad input that the user can mend.
 
-    The message names what is wrong (file, field), why, and the mend, in one line; the command line prints
+    The message names what is wrong (file, field), why, and a hint how to mend it, in one line; the command line prints
     it without a traceback and exits with status 1.
     """
 
-    def __init__(self, where: object, problem: str, mend: str) -> None:
-        self.where, self.problem, self.mend = str(where), problem, mend
-        super().__init__(printable(" ".join(f"{where}: {problem}; {mend}".split())))
+    def __init__(self, where: object, problem: str, hint: str) -> None:
+        self.where, self.problem, self.hint = str(where), problem, hint
+        super().__init__(printable(" ".join(f"{where}: {problem}; {hint}".split())))
 
     @classmethod
     def of(cls, where: object, error: ValueError, field: str = "") -> UserError:
-        """An error of ours, which reads "<problem>; <mend>".
+        """An error of ours, which reads "<problem>; <hint>".
 
         Args:
             where: that is wrong.
             error: any other than one of ours is raised as it is.
             field: put before the problem.
         """
-        problem, separator, mend = str(error).rpartition("; ")
+        problem, separator, hint = str(error).rpartition("; ")
         if not separator:
             raise error
-        return cls(where, f"{field}{problem}", mend)
+        return cls(where, f"{field}{problem}", hint)

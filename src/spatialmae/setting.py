@@ -39,7 +39,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         ValueError: naming the field.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: {value!r} is not an integer of {least} or more; {_mend(value)}")
+        raise ValueError(f"{name}: {value!r} is not an integer of {least} or more; {_hint(value)}")
 
 
 def check_number(name: str, value: object, *, positive: bool = True) -> None:
@@ -51,7 +51,7 @@ def check_number(name: str, value: object, *, positive: bool = True) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf") or (positive and value == 0):  # type: ignore[operator]
         kind = "positive" if positive else "non-negative"
-        raise ValueError(f"{name}: {value!r} is not a {kind} number; {_mend(value)}")
+        raise ValueError(f"{name}: {value!r} is not a {kind} number; {_hint(value)}")
 
 
 def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
@@ -65,7 +65,7 @@ def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
         raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(map(str, choices))}")
 
 
-def _mend(value: object) -> str:
+def _hint(value: object) -> str:
     if not isinstance(value, str):
         return "change it"
     # YAML reads 1e-3 as text, and 1.0e-3 as a number.

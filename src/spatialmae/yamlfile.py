@@ -34,7 +34,7 @@ def read_yaml(path: Path | str, missing: tuple[str, str]) -> Any:
 
     Args:
         path: the file.
-        missing: what to say where there is none, and the mend.
+        missing: what to say where there is none, and a hint.
 
     Raises:
         UserError: the file is missing or not YAML, or a key occurs twice in one section.

@@ -49,8 +49,8 @@ if workflow.is_main_process and not resolve.is_resolved(CONFIG) and not (workflo
         try:
             resolve.run(CONFIG)
         except OSError as error:
-            mend = "check the path, its permissions, and the space left"
-            raise WorkflowError(str(UserError(L.config, error.strerror or str(error), mend))) from None
+            hint = "check the path, its permissions, and the space left"
+            raise WorkflowError(str(UserError(L.config, error.strerror or str(error), hint))) from None
 
 
 def made_by(analysis, evaluation):

@@ -87,7 +87,7 @@ def object_fractions(
     Args:
         segmentation: label of each pixel.
         patch_size: side of a patch in px, which tiles the images.
-        label: the object's; 1 in :func:`~spatialmae.data.leaves.leaves`.
+        label: the object's; 1 in :func:`~spatialmae.data.dead_leaves.dead_leaves`.
     """
     n, height, width = segmentation.shape
     rows, columns = height // patch_size, width // patch_size
@@ -200,7 +200,7 @@ def attention_rows(
         run: a trained model, whose attention is computed by the explicit kernel.
         images: held out, 0–255, two or more.
         segmentation: label of each pixel.
-        label: the object's; 1 in :func:`~spatialmae.data.leaves.leaves`.
+        label: the object's; 1 in :func:`~spatialmae.data.dead_leaves.dead_leaves`.
         max_bytes: bounds the maps alive at once, but for one image.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The ledger of claims (``claims.yaml``): strictly typed records, refused with one line that names the mend."""
+"""The ledger of claims (``claims.yaml``): strictly typed records, refused with one line that gives a hint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Selector = dict[str, int | float | str]
 """Column name to the value its rows must have; numbers are matched within 1e-9."""
 
-MENDS = {
+HINTS = {
     "extra_forbidden": "remove the field or correct its spelling",
     "missing": "add the field",
     "float_type": "give a number (YAML reads 1e-6 as text: write 1.0e-6)",
@@ -288,7 +288,7 @@ def load_ledger(path: Path | str) -> Ledger:
 
     Raises:
         UserError: the file is missing, is not YAML or has a key twice, or a record breaks the schema; the message names
-            the file, the record's id, the field and the mend.
+            the file, the record's id, the field and a hint.
     """
     raw = read_yaml(path, ("ledger not found", "give the path of claims.yaml"))
     try:
@@ -298,7 +298,7 @@ def load_ledger(path: Path | str) -> Ledger:
 
 
 def _as_user_error(path: Path | str, raw: Any, error: ErrorDetails) -> UserError:
-    """The first validation error as one line: file, record, field, problem, mend."""
+    """The first validation error as one line: file, record, field, problem, hint."""
     location = list(error["loc"])
     where = str(path)
     if location[:1] == ["claims"] and len(location) > 1:
@@ -309,4 +309,4 @@ def _as_user_error(path: Path | str, raw: Any, error: ErrorDetails) -> UserError
     if location:
         where += f", field {'.'.join(map(str, location))}"
     problem = error["msg"].removeprefix("Value error, ")
-    return UserError(where, problem, MENDS.get(error["type"], "correct the value"))
+    return UserError(where, problem, HINTS.get(error["type"], "correct the value"))

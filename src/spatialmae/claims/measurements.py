@@ -89,8 +89,8 @@ def _numbers(table: pd.DataFrame, column: str, context: str) -> Float64[np.ndarr
     try:
         return table[column].to_numpy(dtype=np.float64)
     except ValueError:
-        mend = "delete the table and run its stage again"
-        raise UserError(f"{context}, column {column}", "holds values that are not numbers", mend) from None
+        hint = "delete the table and run its stage again"
+        raise UserError(f"{context}, column {column}", "holds values that are not numbers", hint) from None
 
 
 def _transform(value: Float64[np.ndarray, " rows"], transform: str) -> Float64[np.ndarray, " rows"]:
@@ -155,8 +155,8 @@ def _refuse_repeated_runs(
     if repeated.any():
         first = int(np.argmax(repeated))
         which = ", ".join(filter(None, [f"seed={seeds[first]}", labels[arm[first]]]))
-        mend = "add what they differ in to estimand.cluster, or choose one by estimand.where"
-        raise UserError(context, f"several rows have {which}", mend)
+        hint = "add what they differ in to estimand.cluster, or choose one by estimand.where"
+        raise UserError(context, f"several rows have {which}", hint)
 
 
 def _control(
@@ -174,8 +174,8 @@ def _select(table: pd.DataFrame, selector: Selector, context: str) -> pd.DataFra
         _require_column(table, column, context)
         keep &= _matches(table[column], wanted)
     if not keep.any():
-        mend = "run the stage with these settings, or correct the selector in the ledger"
-        raise UserError(context, f"no row has {_label(selector) or 'any value'}", mend)
+        hint = "run the stage with these settings, or correct the selector in the ledger"
+        raise UserError(context, f"no row has {_label(selector) or 'any value'}", hint)
     return table[keep]
 
 
@@ -188,8 +188,8 @@ def _matches(column: pd.Series, wanted: int | float | str) -> Bool[np.ndarray, "
 
 def _require_column(table: pd.DataFrame, column: str, context: str) -> None:
     if column not in table.columns:
-        mend = "run the table's stage again, or correct the column's name in the ledger"
-        raise UserError(context, f"the table has no column {column!r}", mend)
+        hint = "run the table's stage again, or correct the column's name in the ledger"
+        raise UserError(context, f"the table has no column {column!r}", hint)
 
 
 def _label(arm: Selector | Difference) -> str:

@@ -1,7 +1,7 @@
 """Data sources, each a function that returns one :class:`~spatialmae.data.dataset.ImageData`.
 
 A source that shares its module's name is imported from that module
-(``from spatialmae.data.leaves import leaves``): exported here, it would be shadowed by the module.
+(``from spatialmae.data.dead_leaves import dead_leaves``): exported here, it would be shadowed by the module.
 """
 
 import lazy_loader
@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "digits",
         "folder",
         "ising",
-        "leaves",
+        "dead_leaves",
         "photos",
         "random_fields",
     ],

@@ -239,13 +239,13 @@ def _split(
             raise UserError(path / name, problem, "add images there, remove the folder, or set source.classes: false")
     reasons = Counter(kind_of(entry["reason"]) for entry in collection.skipped)
     left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)) or "none left out"
-    mend = "add images, or change the fractions or image_size"
+    hint = "add images, or change the fractions or image_size"
     few = [fraction for fraction in (validation, test) if fraction and round(n * fraction) < n_classes]
     if n == 0 or few:
         of_classes = f" of {n_classes} classes" if names else ""
         problem = f"{n} usable images{of_classes} ({left_out}) are too few to split into train, validation and test"
-        raise UserError(path, problem, mend)
+        raise UserError(path, problem, hint)
     try:
         return stratified_splits(label, validation=float(validation), test=float(test), seed=seed)
     except ValueError as error:
-        raise UserError(path, f"{n} usable images ({left_out}) cannot be split: {error}", mend) from None
+        raise UserError(path, f"{n} usable images ({left_out}) cannot be split: {error}", hint) from None

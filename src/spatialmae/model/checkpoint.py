@@ -50,16 +50,16 @@ def load_pretrained(folder: Path | str) -> MaskedAutoencoder:
     except ValueError as error:
         raise UserError.of(path, error, "model.") from None
     path = Path(folder) / WEIGHTS
-    mend = "copy the checkpoint again, or save the model again"
+    hint = "copy the checkpoint again, or save the model again"
     if not path.is_file():
-        raise UserError(path, "weights not found", mend)
+        raise UserError(path, "weights not found", hint)
     try:
         tensors, _ = read_tensors(path)
         return assemble(config, {name: torch.from_numpy(array) for name, array in tensors.items()})
     except UserError as error:
-        raise UserError(path, error.problem, mend) from None
+        raise UserError(path, error.problem, hint) from None
     except ValueError as error:
-        raise UserError(path, f"not the weights of the model in {CONFIG} ({error})", mend) from None
+        raise UserError(path, f"not the weights of the model in {CONFIG} ({error})", hint) from None
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
@@ -69,17 +69,17 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         UserError: the folder or the file is missing, or is no checkpoint of ours.
     """
     path = Path(folder) / CONFIG
-    mend = f"give a folder with {WEIGHTS} and {CONFIG}; transformers' own: spatialmae import-huggingface"
+    hint = f"give a folder with {WEIGHTS} and {CONFIG}; transformers' own: spatialmae import-huggingface"
     if not path.parent.is_dir():
-        raise UserError(folder, "checkpoint not found", mend)
+        raise UserError(folder, "checkpoint not found", hint)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(path, "configuration not found", mend) from None
+        raise UserError(path, "configuration not found", hint) from None
     except ValueError as error:
-        raise UserError(path, f"not valid JSON ({error})", mend) from None
+        raise UserError(path, f"not valid JSON ({error})", hint) from None
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-        raise UserError(path, "model: missing, or no mapping", mend)
+        raise UserError(path, "model: missing, or no mapping", hint)
     return values
 
 

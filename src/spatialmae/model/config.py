@@ -20,7 +20,7 @@ class MAEConfig:
     one (DAE) has ``noise_std > 0`` besides. Without a bottleneck a token wider than its patch can copy it.
 
     Raises:
-        ValueError: a value is impossible, or two do not go together; the message names the field and the mend.
+        ValueError: a value is impossible, or two do not go together; the message names the field and a hint.
     """
 
     image_size: int | tuple[int, int] = setting(32, "side of a square image in px, or (height, width)")

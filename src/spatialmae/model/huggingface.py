@@ -52,7 +52,7 @@ RENAMED = {
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
 }
-# Settings of theirs that ours has not, at the values that ours amounts to, and the mend.
+# Settings of theirs that ours has not, at the values that ours amounts to, and a hint.
 THEIRS_ALONE = {
     "hidden_act": ("gelu", "use a model with the exact GELU"),
     "qkv_bias": (True, "use a model with biases in its attention"),
@@ -165,9 +165,9 @@ def _split(tensor: Tensor, ours: str, config: MAEConfig, n: int) -> list[Tensor]
 
 
 def _our_config(theirs: Any) -> MAEConfig:
-    for name, (value, mend) in THEIRS_ALONE.items():
+    for name, (value, hint) in THEIRS_ALONE.items():
         if getattr(theirs, name, value) != value:
-            raise ValueError(f"{name}: {getattr(theirs, name)!r} has no counterpart, only {value!r}; {mend}")
+            raise ValueError(f"{name}: {getattr(theirs, name)!r} has no counterpart, only {value!r}; {hint}")
     image_size, patch_size = (_side(name, getattr(theirs, name)) for name in ("image_size", "patch_size"))
     n_patches = (image_size // patch_size) ** 2
     return MAEConfig(

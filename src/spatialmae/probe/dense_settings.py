@@ -18,7 +18,7 @@ class DenseConfig(HeadConfig):
     """How a head that predicts a map is trained, with or without the encoder.
 
     Raises:
-        ValueError: a value is impossible, or two do not go together; the message names the field and the mend.
+        ValueError: a value is impossible, or two do not go together; the message names the field and a hint.
     """
 
     n_blocks: int | None = setting(

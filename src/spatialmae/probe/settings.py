@@ -27,7 +27,7 @@ class HeadConfig:
         """Check the common fields and put them into their normal form.
 
         Raises:
-            ValueError: naming the field and the mend.
+            ValueError: naming the field and a hint.
         """
         if self.n_blocks is not None:
             check_count("n_blocks", self.n_blocks, least=0)
@@ -83,7 +83,7 @@ class FineTuneConfig(HeadConfig):
     """How an encoder is fine-tuned to a label.
 
     Raises:
-        ValueError: a value is impossible, or two do not go together; the message names the field and the mend.
+        ValueError: a value is impossible, or two do not go together; the message names the field and a hint.
     """
 
     n_blocks: int | None = setting(

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from statsmodels.stats.proportion import proportion_confint
 
 from spatialmae.data.dataset import ImageData
-from spatialmae.data.leaves import leaves, world_options
+from spatialmae.data.dead_leaves import dead_leaves, world_options
 from spatialmae.probe.linear_probe import PENALTIES, FittedProbe, ProbeTask, fit_linear_probe
 from spatialmae.probe.representation import LAYER, Feature, represent, represent_splits
 from spatialmae.train.runs import TrainedRun
@@ -171,9 +171,9 @@ class CueLeaves:
             raise ValueError(f"seed: {seed} is that of the images that the model was trained on; take another")
         options = world_options(known) | {"image_size": image_size, "grayscale": grayscale, "seed": seed}
         return cls(
-            leaves(cues="matched", n_train=n_train, n_validation=n_validation, n_test=n_test, **options),
+            dead_leaves(cues="matched", n_train=n_train, n_validation=n_validation, n_test=n_test, **options),
             # A data set has a training image; nothing is fitted to it.
-            leaves(cues="conflict", n_train=1, n_validation=0, n_test=n_test, **options),
+            dead_leaves(cues="conflict", n_train=1, n_validation=0, n_test=n_test, **options),
         )
 
 

@@ -40,8 +40,8 @@ def publish(layout: Layout, reference: Path) -> None:
     if not provenance["commit"]["sha"] or provenance["commit"]["modified"]:
         raise UserError(layout.provenance, "made from uncommitted changes", "commit them, and write the report again")
     if layout.root.is_absolute():
-        mend = "run with results: results (training that was done elsewhere is taken up from there)"
-        raise UserError(layout.config, f"its results lie in {layout.root.parent}, which the report names", mend)
+        hint = "run with results: results (training that was done elsewhere is taken up from there)"
+        raise UserError(layout.config, f"its results lie in {layout.root.parent}, which the report names", hint)
     reference.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=reference, prefix=".") as folder:
         made = Path(folder) / layout.root.name

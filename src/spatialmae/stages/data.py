@@ -9,7 +9,7 @@ from spatialmae.data.dataset import ImageData
 from spatialmae.layout import Layout
 
 # The module is imported by name, so that a data set depends on its own source's code and no other's.
-SEEDED = ("leaves", "digits", "cifar10", "random_fields", "folder")
+SEEDED = ("dead_leaves", "digits", "cifar10", "random_fields", "folder")
 
 
 def run(config: Config, dataset: str) -> None:

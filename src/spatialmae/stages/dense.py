@@ -30,7 +30,7 @@ TRAINED_RATES = (0.016, 0.064)  # an encoder wants lower ones than a head
 
 # Modules that a row depends on beside those of the trained weights.
 NUMERIC = (
-    *("data/leaves.py", "probe/settings.py", "probe/representation.py", "probe/head_training.py"),
+    *("data/dead_leaves.py", "probe/settings.py", "probe/representation.py", "probe/head_training.py"),
     *("probe/classifier.py", "probe/dense_settings.py", "probe/dense.py"),
 )
 

@@ -64,8 +64,8 @@ def _read(source: str) -> Any:
             )
     except Exception as error:  # transformers and its client of the Hub raise many kinds
         problem = f"transformers cannot read it ({(str(error) or type(error).__name__).splitlines()[0]})"
-        mend = "give a folder with config.json and model.safetensors, or a name on the Hugging Face Hub and a network"
-        raise UserError(source, problem, mend) from None
+        hint = "give a folder with config.json and model.safetensors, or a name on the Hugging Face Hub and a network"
+        raise UserError(source, problem, hint) from None
     if kind != "vit_mae":
         raise UserError(source, f"holds a model of type {kind!r}", "give a ViTMAE checkpoint (vit_mae)")
     model, info = loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spatialmae.data.dataset import ImageData
-from spatialmae.data.leaves import leaves, world_options
+from spatialmae.data.dead_leaves import dead_leaves, world_options
 from spatialmae.stages.evaluation import EvaluationSet
 
 # Beyond the seeds that data sets are rendered with, whose objects would come again.
@@ -21,7 +21,7 @@ def scenes(evaluated: EvaluationSet, seed: int, *, n_train: int, n_validation: i
         n_test: see ``n_train``.
     """
     height, _, channels = evaluated.data.image_shape
-    return leaves(
+    return dead_leaves(
         image_size=height,
         grayscale=channels == 1,
         n_train=n_train,

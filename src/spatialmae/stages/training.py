@@ -47,8 +47,8 @@ def run(config: Config, stage: str) -> None:
         result = load_run(folder)
         entry = trained.get(spec.name)
         if entry is None or entry.weights_sha256 != result.record["weights_sha256"]:
-            mend = "delete the manifest and run snakemake training"
-            raise UserError(layout.manifest(stage), f"it does not hold the weights of {spec.name}", mend)
+            hint = "delete the manifest and run snakemake training"
+            raise UserError(layout.manifest(stage), f"it does not hold the weights of {spec.name}", hint)
         # With norm_pix_loss the unit differs from patch to patch.
         reference = {"mean_image_loss": math.nan if spec.model.norm_pix_loss else level}
         measured = _recorded(folder / "run.json", result.record)

@@ -48,8 +48,8 @@ class TrainingImages:
         try:
             tensors = read_tensors(path, "images")[0] | read_tensors(path, "splits/")[0]
         except UserError as error:
-            mend = f"make it, spatialmae data {Path(path).stem} --config FILE, or carry it here"
-            raise UserError(path, error.problem, mend) from None
+            hint = f"make it, spatialmae data {Path(path).stem} --config FILE, or carry it here"
+            raise UserError(path, error.problem, hint) from None
         try:
             images, train, validation = (tensors[name] for name in ("images", "splits/train", "splits/validation"))
         except KeyError as error:

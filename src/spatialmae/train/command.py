@@ -88,7 +88,7 @@ def train(plan: Plan, options: Options, n_workers: int) -> None:
     meter.close()
     if failed:
         first = failed[0]
-        raise UserError(first.where, f"{first.problem} ({len(failed)} of {len(plan.runs)} runs failed)", first.mend)
+        raise UserError(first.where, f"{first.problem} ({len(failed)} of {len(plan.runs)} runs failed)", first.hint)
     done = sum(end in ("trained", "kept") for end in ended.values())
     if done < len(plan.runs):
         problem = f"time ran out with {done} of {len(plan.runs)} runs finished"

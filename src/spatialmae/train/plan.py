@@ -70,7 +70,7 @@ class RunSpec:
         """From JSON-able settings.
 
         Raises:
-            ValueError: naming the field, and the mend.
+            ValueError: naming the field, and a hint.
             KeyError: a setting is missing.
         """
         model, train = MAEConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"])
@@ -117,15 +117,15 @@ class Plan:
         Raises:
             UserError: the file is missing, or no valid plan.
         """
-        mend = "write it again: spatialmae plan STAGE --config FILE"
+        hint = "write it again: spatialmae plan STAGE --config FILE"
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             folder = Path(path).parent
             paths = {name: Path(os.path.normpath(folder / values[name])) for name in ("data", "runs_dir", "manifest")}
             return cls(str(values["stage"]), **paths, runs=tuple(RunSpec.from_dict(run) for run in values["runs"]))
         except FileNotFoundError:
-            raise UserError(path, "plan not found", mend) from None
+            raise UserError(path, "plan not found", hint) from None
         except KeyError as error:
-            raise UserError(path, f"{error.args[0]}: missing", mend) from None
+            raise UserError(path, f"{error.args[0]}: missing", hint) from None
         except (ValueError, TypeError, OSError) as error:
-            raise UserError(path, f"not a valid plan ({error})", mend) from None
+            raise UserError(path, f"not a valid plan ({error})", hint) from None

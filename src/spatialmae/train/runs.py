@@ -88,7 +88,7 @@ class RunFolder:
         Raises:
             UserError: the run is missing or unfinished, or a file of it is missing or damaged.
         """
-        mend = f"train it again: spatialmae train results/<name>/training/<stage>.json, for {self.path.name}"
+        hint = f"train it again: spatialmae train results/<name>/training/<stage>.json, for {self.path.name}"
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
             files = record["files"].items()
@@ -96,13 +96,13 @@ class RunFolder:
             if not needed <= set(record):
                 raise KeyError
         except FileNotFoundError:
-            raise UserError(self.path, "no finished training run", mend) from None
+            raise UserError(self.path, "no finished training run", hint) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(self.record, "not a readable record of a run", mend) from None
+            raise UserError(self.record, "not a readable record of a run", hint) from None
         for name, sha in files:
             path = self.path / name
             if not path.is_file() or sha256_of(path) != sha:
-                raise UserError(path, "missing, or not as it was when the run was finished", mend)
+                raise UserError(path, "missing, or not as it was when the run was finished", hint)
         return record
 
     def save_state(self, trainer: Trainer) -> None:

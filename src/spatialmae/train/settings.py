@@ -17,7 +17,7 @@ class TrainConfig:
     """Length, optimizer, augmentation and precision of a training run.
 
     Raises:
-        ValueError: a value is impossible, or two do not go together; the message names the field and the mend.
+        ValueError: a value is impossible, or two do not go together; the message names the field and a hint.
     """
 
     epochs: int = setting(100, "passes over the training images")

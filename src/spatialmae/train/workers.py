@@ -59,7 +59,7 @@ class Message:
         run: name of the run.
         images: number of images trained since the last message.
         ended: "trained", "kept" (finished before), "left" (out of time) or "failed"; None: it goes on.
-        problem: why it failed, and the mend.
+        problem: why it failed, and the hint.
         resumed: images trained in an earlier session.
     """
 
@@ -138,19 +138,19 @@ def _work(tasks: Any, messages: Any, plan: Plan, options: Options) -> None:
                         return
                     messages.put(message)
         except UserError as error:
-            messages.put(Message(spec.name, ended="failed", problem=(error.problem, error.mend)))
+            messages.put(Message(spec.name, ended="failed", problem=(error.problem, error.hint)))
         except DivergedError as error:
-            mend = f"lower base_lr (now {spec.train.base_lr:g}) or train in fp32"
-            messages.put(Message(spec.name, ended="failed", problem=(str(error), mend)))
+            hint = f"lower base_lr (now {spec.train.base_lr:g}) or train in fp32"
+            messages.put(Message(spec.name, ended="failed", problem=(str(error), hint)))
         except OSError as error:
             problem = f"{error.filename}: {error.strerror or error}"
             messages.put(Message(spec.name, ended="failed", problem=(problem, "check path, permissions and space")))
         except Exception as error:
             # Whatever it was, the other runs go on; the traceback says more than a line can.
             traceback.print_exc()
-            problem, _, mend = str(error).partition("; ")
+            problem, _, hint = str(error).partition("; ")
             problem = f"{type(error).__name__}: {(problem.splitlines() or [''])[0]}"
-            messages.put(Message(spec.name, ended="failed", problem=(problem, mend or "see the traceback above")))
+            messages.put(Message(spec.name, ended="failed", problem=(problem, hint or "see the traceback above")))
     messages.put(None)
 
 

@@ -42,7 +42,7 @@ OBJECT_TILT = np.pi / 12
 OBJECT_SHIFT = 0.12
 
 
-def leaves(
+def dead_leaves(
     *,
     n_train: int,
     n_validation: int,
@@ -90,12 +90,12 @@ def leaves(
     ]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return ImageData(
-        name="leaves",
+        name="dead_leaves",
         images=joined.pop("images"),
         splits=splits,
         targets=joined,
         class_names={"shape": SHAPES, "texture": TEXTURES},
-        provenance={"kind": "leaves", **counts, **asdict(world), "seed": seed},
+        provenance={"kind": "dead_leaves", **counts, **asdict(world), "seed": seed},
     )
 
 
@@ -130,8 +130,8 @@ class World:
             raise UserError("leaves.size_exponent", f"{self.size_exponent} is not finite", "use about 3")
         if not 0 < self.min_radius < self.max_radius <= 4:
             problem = f"{self.min_radius} and {self.max_radius} are no range of radii"
-            mend = "use 0 < min_radius < max_radius ≤ 4 (fractions of the image side)"
-            raise UserError("leaves.min_radius, leaves.max_radius", problem, mend)
+            hint = "use 0 < min_radius < max_radius ≤ 4 (fractions of the image side)"
+            raise UserError("leaves.min_radius, leaves.max_radius", problem, hint)
         if self.cues not in get_args(Cues):
             raise UserError("leaves.cues", f"{self.cues!r} is unknown", f"use one of {', '.join(get_args(Cues))}")
 

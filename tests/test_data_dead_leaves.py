@@ -8,7 +8,7 @@ from skimage.measure import points_in_poly
 from sklearn.svm import SVC
 
 from spatialmae.data.dataset import ImageData
-from spatialmae.data.leaves import (
+from spatialmae.data.dead_leaves import (
     CHUNK_SIZE,
     OBJECT_RADIUS,
     SHAPES,
@@ -18,13 +18,13 @@ from spatialmae.data.leaves import (
     _front_leaf,
     _shape_polygons,
     _texture_table,
-    leaves,
+    dead_leaves,
 )
 from spatialmae.errors import UserError
 
 
 def make(n_train: int = 64, n_validation: int = 0, n_test: int = 0, seed: int = 0, **options: object) -> ImageData:
-    return leaves(n_train=n_train, n_validation=n_validation, n_test=n_test, seed=seed, **options)
+    return dead_leaves(n_train=n_train, n_validation=n_validation, n_test=n_test, seed=seed, **options)
 
 
 @pytest.fixture(scope="module")
