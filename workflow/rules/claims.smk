@@ -6,7 +6,7 @@ rule judge_claims:
         rules.probes.input,
         rules.evaluation.input,
         config=ancient(str(L.config)),
-        ledger=CONFIG.claims.ledger,
+        ledger=LEDGER,
         code=code("spatialmae.stages.claims"),
     output:
         claims=report(

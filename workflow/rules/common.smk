@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
+from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
@@ -26,6 +27,7 @@ except UserError as error:
 L = Layout.of(CONFIG)
 DATASETS, STAGES = list(CONFIG.datasets), list(CONFIG.training)
 MANIFESTS = [str(L.manifest(stage)) for stage in STAGES]
+LEDGER = [str(path) for path in ledger_files(CONFIG.claims.ledger)]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
 
@@ -278,7 +280,7 @@ def tables_of(notebook):
         tables += [str(L.reconstructions(stage)) for stage in STAGES]
     if notebook == "nonlinear":
         tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
-        tables += [CONFIG.claims.ledger] if datasets_with(CONFIG, "second_order") else []  # for the control's range
+        tables += LEDGER if datasets_with(CONFIG, "second_order") else []  # for the control's range
     if notebook == "images":
         tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

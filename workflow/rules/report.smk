@@ -8,7 +8,7 @@ rule write_report:
         rules.analysis.input,
         expand(str(L.data("{dataset}")), dataset=DATASETS),
         config=ancient(str(L.config)),
-        ledger=CONFIG.claims.ledger,
+        ledger=LEDGER,
         deviations="docs/deviations.md",
         template=sorted(
             str(path) for pattern in ("*.j2", "*.css", "*.js") for path in Path("src/spatialmae/report").glob(pattern)
