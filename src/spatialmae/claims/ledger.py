@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, ValidationError, model_validator
 
 from spatialmae.errors import UserError
 from spatialmae.yamlfile import read_yaml
@@ -18,7 +18,7 @@ Fidelity = Literal["same", "scaled", "proxy"]
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 Selector = dict[str, int | float | str]
 """Column name to the value its rows must have; numbers are matched within 1e-9."""
 
@@ -190,19 +190,15 @@ class Ledger(Designs):
     """All leaf claims of both papers, with the designs they refer to."""
 
     titles: dict[str, Text] = {}
-    """What each numbered claim, A5 say, is about; of all of them or none."""
+    """What each numbered claim, A5 say, is about."""
     claims: list[Claim]
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Ledger:
-        _refuse_repeats("claims: id", [claim.id for claim in self.claims])
         _refuse_repeats("claims: statement", [claim.statement for claim in self.claims])
         for claim in self.claims:
             if claim.design is not None and claim.design not in self.designs:
                 raise ValueError(f"design: {claim.design!r} of {claim.id} is not among the designs")
-        differing = {claim.parent for claim in self.claims} ^ self.titles.keys()
-        if self.titles and differing:
-            raise ValueError(f"titles: {min(differing)} has a title and no claim, or a claim and no title")
         return self
 
 
@@ -296,6 +292,10 @@ class NumberedClaim(Record):
     claims: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
+class Paper(RootModel[dict[str, NumberedClaim]]):
+    """The numbered claims of a paper."""
+
+
 def ledger_files(folder: Path | str) -> list[Path]:
     """The files of a ledger: the designs, then the claims of each paper, in the order of the records."""
     return [Path(folder) / name for name in ("designs.yaml", "A.yaml", "B.yaml")]
@@ -309,13 +309,13 @@ def load_ledger(folder: Path | str) -> Ledger:
             the file, the record's id, the field and a hint.
     """
     designs_file, *paper_files = ledger_files(folder)
-    designs = _validated(designs_file, TypeAdapter(Designs), _read(designs_file))
+    designs = _validated(designs_file, Designs, _read(designs_file))
     titles, claims = {}, []
     for path in paper_files:
-        for number, numbered in _validated(path, TypeAdapter(dict[str, NumberedClaim]), _read(path)).items():
+        for number, numbered in _validated(path, Paper, _read(path)).root.items():
             titles[number] = numbered.title
             claims += [_claim(path, number, name, numbered.shared, own) for name, own in numbered.claims.items()]
-    return _validated(folder, TypeAdapter(Ledger), {**designs.model_dump(), "titles": titles, "claims": claims})
+    return _validated(folder, Ledger, {**designs.model_dump(), "titles": titles, "claims": claims})
 
 
 def _read(path: Path) -> Any:
@@ -332,13 +332,13 @@ def _claim(path: Path, number: str, name: str, shared: dict[str, Any], own: dict
         parts = [part[field] for part in (shared, own) if field in part]
         if parts and all(isinstance(part, dict) for part in parts):
             record[field] = {key: value for part in (implied, *parts) for key, value in part.items()}
-    return _validated(where, TypeAdapter(Claim), record)
+    return _validated(where, Claim, record)
 
 
-def _validated(where: Path | str, schema: TypeAdapter[T], raw: Any) -> T:
-    """What the schema makes of the raw values; its first error as one line: where, field, problem, hint."""
+def _validated(where: Path | str, model: type[Model], raw: Any) -> Model:
+    """What the model makes of the raw values; its first error as one line: where, field, problem, hint."""
     try:
-        return schema.validate_python(raw)
+        return model.model_validate(raw)
     except ValidationError as caught:
         error = caught.errors()[0]
         field = ".".join(map(str, error["loc"]))
