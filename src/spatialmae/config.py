@@ -545,7 +545,7 @@ class Evaluation(_Strict):
 class Claims(_Strict):
     """The ledger and how it is read."""
 
-    ledger: str = Field("claims.yaml", description="the records, relative to where the command runs")
+    ledger: str = Field("claims", description="the folder of the records, relative to where the command runs")
     configuration: Name | None = Field(None, description="whose tests of the ledger to judge by; default: name")
 
 

@@ -5,7 +5,7 @@ rule judge_claims:
         rules.analysis.input,
         rules.probes.input,
         rules.evaluation.input,
-        ledger=CONFIG.claims.ledger,
+        ledger=LEDGER,
     output:
         claims=report(
             str(L.claims),

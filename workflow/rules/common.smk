@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
+from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
@@ -22,13 +23,26 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+REPOSITORY = os.path.relpath(Path(workflow.basedir).parent)
+
+
+def in_repository(path):
+    """A file of the repository, wherever Snakemake runs."""
+    return os.path.normpath(os.path.join(REPOSITORY, path))
+
+
+# The claims are the repository's, unless the folder that Snakemake runs in has its own.
+if not Path(CONFIG.claims.ledger).exists():
+    ledger = in_repository(CONFIG.claims.ledger)
+    CONFIG = CONFIG.model_copy(update={"claims": CONFIG.claims.model_copy(update={"ledger": ledger})})
+
 L = Layout.of(CONFIG)
 RESOLVED = str(L.config)  # what jobs read: the configuration as it is when Snakemake starts
 DATASETS, TRAININGS = list(CONFIG.datasets), list(CONFIG.training)
 RUNS = {run.name: run for run in CONFIG.all_runs()}
+LEDGER = [str(path) for path in ledger_files(CONFIG.claims.ledger)]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
-REPOSITORY = os.path.relpath(Path(workflow.basedir).parent)
 
 # Jobs run in the interpreter that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -39,11 +53,6 @@ onstart:
     from spatialmae.stages import resolve
 
     resolve.run(CONFIG)
-
-
-def in_repository(path):
-    """A file of the repository, wherever Snakemake runs."""
-    return os.path.normpath(os.path.join(REPOSITORY, path))
 
 
 def made_by(analysis, evaluation):
@@ -211,7 +220,7 @@ def tables_of(notebook):
         tables += [str(L.reconstructions(training)) for training in TRAININGS]
     if notebook == "nonlinear":
         tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
-        tables += [CONFIG.claims.ledger] if datasets_with(CONFIG, "second_order") else []  # for the control's range
+        tables += LEDGER if datasets_with(CONFIG, "second_order") else []  # for the control's range
     if notebook == "images":
         tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

@@ -7,7 +7,7 @@ rule write_report:
         rules.evaluation.input,
         rules.analysis.input,
         expand(str(L.data("{dataset}")), dataset=DATASETS),
-        ledger=CONFIG.claims.ledger,
+        ledger=LEDGER,
         deviations=in_repository("docs/deviations.md"),
         template=[
             str(path)

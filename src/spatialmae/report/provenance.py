@@ -18,6 +18,7 @@ import pandas as pd
 
 from spatialmae import __version__
 from spatialmae.artifacts import read_tensors
+from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.tables import read_table
@@ -34,7 +35,7 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "commit": git_state(),
         "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
         "constraints_sha256": _sha256(Path("constraints.txt")),
-        "ledger_sha256": _sha256(Path(config.claims.ledger)),
+        "ledger_sha256": _sha256_of_ledger(config.claims.ledger),
         "packages": package_versions(),
         "machine": machine(),
         "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | _simulation_seeds(config),
@@ -69,6 +70,11 @@ def _sha256(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of_ledger(folder: str) -> str:
+    """Of its files, one after the other."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in ledger_files(folder))).hexdigest()
 
 
 def package_versions() -> dict[str, str]:
