@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,8 @@ class RunFolder:
                 if values.pop(name) != value:
                     return f"begun with other {name.removesuffix('_sha256')}"
             trainer.restore(tensors, values)
+            if path == self.state and self._lacks_snapshots(trainer):
+                return "not left with its snapshots"
             trainer.code = list(dict.fromkeys([*code, today()]))
             _restore_global_generators(trainer, tensors)
         except (UserError, KeyError, TypeError, AttributeError, RuntimeError):
@@ -240,9 +242,23 @@ class RunFolder:
                 weights = load_pretrained(theirs)
                 save_pretrained(weights, folder, _config(trainer))
 
-    def _snapshots(self, spec: RunSpec) -> list[Path]:
-        of_steps = [self.snapshot_at_step(step) for step in spec.train.snapshot_steps]
-        return [self.snapshot(epoch) for epoch in spec.train.snapshots] + of_steps
+    def _lacks_snapshots(self, trainer: Trainer) -> bool:
+        """Whether one that was taken before the trainer's step is missing, or not as the record of the run has it."""
+        known = {}
+        for path in (self.record, self.copy):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                known |= json.loads(path.read_text(encoding="utf-8"))["files"]
+        steps = self._snapshots(trainer.spec, trainer.steps_per_epoch)
+        taken = [folder for folder, step in steps.items() if step <= trainer.progress.step]
+        for file in (folder / name for folder in taken for name in ("model.safetensors", "config.json")):
+            if not file.is_file() or sha256_of(file) != known.get(str(file.relative_to(self.path)), sha256_of(file)):
+                return True
+        return False
+
+    def _snapshots(self, spec: RunSpec, steps_per_epoch: int = 0) -> dict[Path, int]:
+        """Folders of the snapshots, and the steps after which they are taken."""
+        of_epochs = {self.snapshot(epoch): epoch * steps_per_epoch for epoch in spec.train.snapshots}
+        return of_epochs | {self.snapshot_at_step(step): step for step in spec.train.snapshot_steps}
 
     def save_logs(self, trainer: Trainer) -> None:
         """Write ``log.csv`` and ``validation.csv``."""
