@@ -23,13 +23,11 @@ app = typer.Typer(
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True)]
 DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the configuration.")]
-StageArgument = Annotated[str, typer.Argument(help="Name of a training stage of the configuration.")]
+StageArgument = Annotated[str, typer.Argument(help="Name of a training of the configuration.")]
 DEFAULT = Path("config/config.yaml")
 
 
-def _run(
-    stage: str, config_path: Path, dataset: str | None = None, *arguments: str, analysis: str | None = None
-) -> None:
+def _run(stage: str, config_path: Path, dataset: str | None = None, analysis: str | None = None) -> None:
     from spatialmae.config import load_config
 
     config = load_config(config_path)
@@ -38,7 +36,7 @@ def _run(
     if dataset is not None and analysis is not None and analysis not in config.datasets[dataset].analyses:
         raise UserError(config_path, f"datasets.{dataset}.analyses lacks {analysis}", "add it, if the images have it")
     run = import_module(f"spatialmae.stages.{stage}").run
-    run(config, *arguments, *([] if dataset is None else [dataset]))
+    run(config, *([] if dataset is None else [dataset]))
 
 
 @app.command()
@@ -78,7 +76,7 @@ def _run_training(stage: str, config_path: Path, training: str) -> None:
 
 @app.command()
 def plan(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
-    """Write down what a training stage trains."""
+    """Write down what a training trains."""
     _run_training("plan", config, stage)
 
 
@@ -93,7 +91,7 @@ def train(context: typer.Context) -> None:
 
 @app.command()
 def collect(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
-    """Gather the runs of a training stage: curves, costs, reconstructions."""
+    """Gather the runs of a training: curves, costs, reconstructions."""
     _run_training("training", config, stage)
 
 
@@ -140,11 +138,9 @@ def probe(
     config: ConfigOption = DEFAULT,
 ) -> None:
     """Probe the linear features: Gabor responses, depth, classes."""
-    from spatialmae.config import PROBE_MODULES
-
-    if name not in PROBE_MODULES:
+    if name not in ("gabor", "depth", "class"):
         raise UserError("probe", f"unknown probe {name!r}", "use gabor, depth or class")
-    _run("probe", config, dataset, name, analysis=name)
+    _run(f"probe_{name}", config, dataset, analysis=name)
 
 
 @app.command()

@@ -8,18 +8,17 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
-from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
+from spatialmae.config import MODEL_ANALYSES, parse_config, read_values
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
 from spatialmae.layout import Layout, datasets_with
 from spatialmae.stages import resolve
 from spatialmae.train.manifest import read_manifest
-from spatialmae.yamlfile import read_yaml
 
 try:
-    for path in workflow.configfiles:
-        read_yaml(path, ("configuration not found", "give an existing file"))  # Snakemake lets keys occur twice
-    CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
+    # Read again, since Snakemake merges files before what they extend and lets keys occur twice.
+    values = read_values(workflow.configfiles, workflow.config_settings.config)
+    CONFIG = parse_config(values, " + ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -182,7 +181,7 @@ def data_of_evaluation(wildcards):
 
 def manifests_of(wildcards):
     """Manifests of the stages whose models an evaluation compares."""
-    return [str(L.manifest(stage)) for stage in CONFIG.evaluations[wildcards.evaluation].stages]
+    return [str(L.manifest(stage)) for stage in CONFIG.evaluations[wildcards.evaluation].models]
 
 
 def runs_of_evaluation(wildcards):
@@ -197,7 +196,7 @@ def data_of_calibration():
 
 def evaluation_settings(analysis):
     """Settings of an evaluation whose change reruns an analysis."""
-    read = {"stages", *MODEL_ANALYSES[analysis].reads}
+    read = {"models", *MODEL_ANALYSES[analysis].reads}
 
     def of(wildcards):
         return CONFIG.evaluations[wildcards.evaluation].model_dump_json(include=read)
@@ -237,16 +236,13 @@ def fits_probes(analysis):
 
 def data_code(wildcards):
     """Code of a data set: its own source's, and no other's."""
-    kind = CONFIG.datasets[wildcards.dataset].source.kind
-    return code(f"spatialmae.data.{SOURCE_MODULES.get(kind, kind)}") + code("spatialmae.stages.data")
+    source = CONFIG.datasets[wildcards.dataset].source
+    return code(f"spatialmae.data.{source.module}") + code("spatialmae.stages.data")
 
 
 def own_images(wildcards):
     """The files of a user's folder of images, where the data set is one."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    if source.kind != "folder":
-        return []
-    return sorted(str(path) for path in Path(source.path).rglob("*") if path.is_file())
+    return [str(path) for path in CONFIG.datasets[wildcards.dataset].source.files()]
 
 
 NOTEBOOK_TABLES = {

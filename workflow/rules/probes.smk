@@ -1,13 +1,15 @@
 # Probes on the features of the linear autoencoders: Gabor responses, depth, classes.
 
 
+PROBES = ("gabor", "depth", "class")
+
+
 rule probe_features:
     input:
         config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
-        code=lambda wildcards: code("spatialmae.stages.probe")
-        + code(f"spatialmae.probe.{PROBE_MODULES[wildcards.probe]}"),
+        code=lambda wildcards: code(f"spatialmae.stages.probe_{wildcards.probe}"),
     output:
         jackknifed("probe_{probe}"),
     log:
@@ -15,7 +17,7 @@ rule probe_features:
     benchmark:
         f"{BENCHMARKS}/probe_{{probe}}/{{dataset}}.tsv"
     wildcard_constraints:
-        probe="|".join(PROBE_MODULES),
+        probe="|".join(PROBES),
     conda:
         ENVIRONMENT
     threads: threads_of
@@ -29,4 +31,4 @@ rule probe_features:
 
 rule probes:
     input:
-        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBE_MODULES for dataset in having(probe)],
+        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBES for dataset in having(probe)],

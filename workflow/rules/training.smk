@@ -48,8 +48,6 @@ rule train_models:
     conda:
         ENVIRONMENT
     threads: workflow.cores
-    resources:
-        runtime=lambda wildcards: CONFIG.training[wildcards.stage].minutes,
     params:
         # Whether runs made by other code are taken.
         keep_trained=os.environ.get("SPATIALMAE_KEEP_TRAINED", ""),

@@ -94,7 +94,6 @@ def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: f
     return {
         "dataset": dataset,
         "seeds": N_SEEDS,
-        "minutes": 60,
         "model": {
             "patch_size": patch_size,
             "mask_ratio": mask_ratio,
@@ -116,16 +115,16 @@ def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: f
 
 
 def _evaluations(images: FolderImages, side: int, patch_sizes: dict[str, int]) -> dict[str, Any]:
-    """One for all stages, on masks of a unit that is whole patches of each; apart where that is the whole image."""
+    """One for all models, on masks of a unit that is whole patches of each; apart where that is the whole image."""
     unit = math.lcm(*patch_sizes.values())
     if 2 * unit <= side:
         return {"models": _evaluation(images, list(patch_sizes), unit)}
     return {stage: _evaluation(images, [stage], patch_size) for stage, patch_size in patch_sizes.items()}
 
 
-def _evaluation(images: FolderImages, stages: list[str], mask_unit: int) -> dict[str, Any]:
+def _evaluation(images: FolderImages, trainings: list[str], mask_unit: int) -> dict[str, Any]:
     return {
-        "stages": stages,
+        "models": trainings,
         "analyses": ["jacobian", *(["probe"] if has_classes(images) else [])],
         "mask_ratios": [0.25, 0.5, 0.75],  # an image has two units a side or more
         "mask_ratio": 0.75,
