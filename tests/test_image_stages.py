@@ -47,7 +47,7 @@ def values(tmp_path_factory):
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"train": small}}
     head = {"n_train": 64, "n_validation": 20, "n_test": 20, "epochs": 2, "fine_tuning_epochs": 2}
-    values["evaluations"] = {"ratios": {"stages": ["ratios"], "analyses": list(STAGES), "n_test": 60, "dense": head}}
+    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": list(STAGES), "n_test": 60, "dense": head}}
     return values
 
 
