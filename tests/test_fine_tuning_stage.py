@@ -293,7 +293,7 @@ def test_settings_without_the_analysis_and_the_analysis_without_labels_are_refus
     photos |= {"n_components": [4], "analyses": []}
     training = {name: stage | {"dataset": "photos"} for name, stage in values["training"].items()}
     unlabelled = values | {"datasets": values["datasets"] | {"photos": photos}, "training": training}
-    with pytest.raises(UserError, match=r"evaluations.depths.analyses: .*no class labels; remove fine_tuning"):
+    with pytest.raises(UserError, match=r"evaluations.depths.analyses: .* without labels; remove fine_tuning"):
         parse_config(unlabelled, "test")
 
 

@@ -144,7 +144,7 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
     augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
     assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
-    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": None}}
+    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": 0}}
     alone = parse_config(values | {"evaluations": {"ratios": frozen}}, "test").evaluations["ratios"].dense
     assert list(dense._heads(alone)) == ["frozen"]
 
