@@ -336,6 +336,16 @@ def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
 
 
 @pytest.mark.workflow
+def test_a_configuration_that_extends_another_and_is_overridden_is_planned(checkout):
+    own = {"extends": "config/smoke.yaml", "name": "own", "checks": None, "training": {"ratios": {"seeds": 3}}}
+    (checkout / "own.yaml").write_text(json.dumps(own))
+    command = [str(BIN / "snakemake"), "--configfile", "own.yaml", "--config", "results=elsewhere", "--dry-run"]
+    planned = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert "elsewhere/own/runs/leaves-p4-m0.5-e2-s2-" in planned
+    assert "check_closed_form" not in planned
+
+
+@pytest.mark.workflow
 def test_a_wrong_configuration_is_one_clear_line(checkout):
     (checkout / "wrong.yaml").write_text(
         (checkout / "config" / "smoke.yaml").read_text().replace("masking:", "maskin:")

@@ -23,11 +23,13 @@ app = typer.Typer(
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True)]
 DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the configuration.")]
-StageArgument = Annotated[str, typer.Argument(help="Name of a training of the configuration.")]
+TrainingArgument = Annotated[str, typer.Argument(help="Name of a training of the configuration.")]
 DEFAULT = Path("config/config.yaml")
 
 
-def _run(stage: str, config_path: Path, dataset: str | None = None, analysis: str | None = None) -> None:
+def _run(
+    stage: str, config_path: Path, dataset: str | None = None, *arguments: str, analysis: str | None = None
+) -> None:
     from spatialmae.config import load_config
 
     config = load_config(config_path)
@@ -36,7 +38,7 @@ def _run(stage: str, config_path: Path, dataset: str | None = None, analysis: st
     if dataset is not None and analysis is not None and analysis not in config.datasets[dataset].analyses:
         raise UserError(config_path, f"datasets.{dataset}.analyses lacks {analysis}", "add it, if the images have it")
     run = import_module(f"spatialmae.stages.{stage}").run
-    run(config, *([] if dataset is None else [dataset]))
+    run(config, *arguments, *([] if dataset is None else [dataset]))
 
 
 @app.command()
@@ -75,9 +77,9 @@ def _run_training(stage: str, config_path: Path, training: str) -> None:
 
 
 @app.command()
-def plan(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
-    """Write down what a training trains."""
-    _run_training("plan", config, stage)
+def plan(training: TrainingArgument, config: ConfigOption = DEFAULT) -> None:
+    """Write down what a training holds, for a machine without Snakemake."""
+    _run_training("plan", config, training)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -89,10 +91,19 @@ def train(context: typer.Context) -> None:
     main(context.args)
 
 
+@app.command("train-run")
+def train_run(
+    run: Annotated[str, typer.Argument(help="Name of a run, as in results/<name>/runs.")],
+    config: ConfigOption = DEFAULT,
+) -> None:
+    """Train one run of the configuration, or go on with it."""
+    _run("train", config, None, run)
+
+
 @app.command()
-def collect(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
+def collect(training: TrainingArgument, config: ConfigOption = DEFAULT) -> None:
     """Gather the runs of a training: curves, costs, reconstructions."""
-    _run_training("training", config, stage)
+    _run_training("training", config, training)
 
 
 @app.command()

@@ -6,10 +6,8 @@ PROBES = ("gabor", "depth", "class")
 
 rule probe_features:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
-        code=lambda wildcards: code(f"spatialmae.stages.probe_{wildcards.probe}"),
     output:
         jackknifed("probe_{probe}"),
     log:
@@ -22,11 +20,12 @@ rule probe_features:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=lambda wildcards: fingerprint(f"spatialmae.stages.probe_{wildcards.probe}"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "sigmas"),
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
     shell:
-        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule probes:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from spatialmae.config.datasets import Dataset
 from spatialmae.config.evaluations import MODEL_ANALYSES, Evaluation, FineTuning
 from spatialmae.config.hierarchy import Hierarchy, Identifiability
-from spatialmae.config.section import Name, Section, Unique
+from spatialmae.config.section import Count, Name, Section, Unique
 from spatialmae.config.sources import check_batch
 from spatialmae.config.theory import Checks, Ising, Linear
 from spatialmae.config.training import Training
@@ -20,8 +20,8 @@ from spatialmae.train.plan import RunSpec
 # Names of steps of the pipeline, which a part of a study therefore cannot have.
 RESERVED = (
     "all|data|linear|training|analysis|probes|evaluation|calibration|claims|figures|report|prepare_data|solve_linear|"
-    "check_closed_form|plan_training|train_models|collect_training|measure_.*|probe_features|evaluate_.*|calibrate|"
-    "judge_claims|draw_.*|write_report"
+    "check_closed_form|train|collect_training|measure_.*|probe_features|evaluate_.*|calibrate|judge_claims|draw_.*|"
+    "write_report"
 )
 
 
@@ -35,7 +35,7 @@ class Seeds(Section):
 class Claims(Section):
     """The ledger and how it is read."""
 
-    ledger: str = Field("claims.yaml", description="the records, relative to where the command runs")
+    ledger: str = Field("claims", description="the folder of the records, relative to where the command runs")
     configuration: Name | None = Field(None, description="whose tests of the ledger to judge by; default: name")
 
 
@@ -64,6 +64,7 @@ class Config(Section):
         "`datasets.<name>`, `evaluations.<name>`, `checks`, `ising`, `hierarchy`, `identifiability`, `calibration`",
     )
     claims: Claims = Claims()
+    runs_per_gpu: Count = Field(1, description="training runs that share a GPU, on a machine that has any")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -219,6 +220,10 @@ class Config(Section):
         cells = training.cells(self.datasets[training.dataset].source.shape)
         seeds = range(self.seeds.first, self.seeds.first + training.seeds)
         return [RunSpec(training.dataset, model, train, seed) for model, train in cells for seed in seeds]
+
+    def all_runs(self) -> list[RunSpec]:
+        """The runs of all trainings, each once, though trainings may share some."""
+        return list(dict.fromkeys(run for training in self.training for run in self.training_runs(training)))
 
     def dataset_seeds(self, dataset: str) -> list[int]:
         """The seeds of a data set: one for each group of images left out."""
