@@ -87,6 +87,10 @@ class Layout:
         """The report."""
         return self.root / "report.html"
 
+    def part(self, name: str) -> Path:
+        """What a part of the study was made from and with; written when all its tables are there."""
+        return self.root / "parts" / f"{name}.json"
+
     @property
     def provenance(self) -> Path:
         """What the results were made from and with."""
@@ -151,6 +155,18 @@ def parts_of(config: Config) -> list[Part]:
     return [_part(config, name, sections) for name, sections in config.parts.items()] or [
         replace(_part(config, config.name, config.sections), training=tuple(config.training))
     ]
+
+
+def finished(config: Config) -> Config:
+    """The configuration as far as its parts have been made: what claims, figures and report are about."""
+    layout = Layout.of(config)
+    return config.only([name for name in config.parts if layout.part(name).is_file()])
+
+
+def unfinished_parts(config: Config) -> list[Part]:
+    """The parts of a study that have not been made."""
+    layout = Layout.of(config)
+    return [part for part in parts_of(config) if config.parts and not layout.part(part.name).is_file()]
 
 
 def _part(config: Config, name: str, sections: list[str]) -> Part:
