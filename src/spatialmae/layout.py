@@ -64,9 +64,9 @@ class Layout:
         """Tidy tables."""
         return self.root / "tables"
 
-    def table(self, name: str, dataset: str) -> Path:
-        """One tidy table of one data set or training stage."""
-        return self.tables / name / f"{dataset}.csv"
+    def table(self, name: str, subject: str) -> Path:
+        """One tidy table of one data set, training or evaluation."""
+        return self.tables / name / f"{subject}.csv"
 
     @property
     def figures(self) -> Path:
@@ -103,7 +103,7 @@ _ANALYSIS_OF = {
 
 
 def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
+    """The subjects of a table: data sets, trainings or evaluations with a ``tables/<table>/<subject>.csv``."""
     if table == "theory":
         return [config.checks.dataset] if config.checks else []
     if table in ("ising", "ising_profile"):
@@ -125,6 +125,6 @@ def datasets_with(config: Config, table: str) -> list[str]:
     return [name for name, dataset in config.datasets.items() if wanted & set(dataset.analyses)]
 
 
-def makes_table(config: Config, table: str, dataset: str) -> bool:
-    """Whether a configuration makes ``tables/<table>/<dataset>.csv``."""
-    return dataset in datasets_with(config, table)
+def makes_table(config: Config, table: str, subject: str) -> bool:
+    """Whether a configuration makes ``tables/<table>/<subject>.csv``."""
+    return subject in datasets_with(config, table)

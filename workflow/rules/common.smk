@@ -10,8 +10,8 @@ from snakemake.exceptions import WorkflowError
 
 from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
-from spatialmae.layout import Layout, datasets_with
+from spatialmae.figures.declaration import drawn_figures, figure_subjects, notebook_inputs
+from spatialmae.layout import Layout
 from spatialmae.stages import resolve
 from spatialmae.train.manifest import read_manifest
 from spatialmae.yamlfile import read_yaml
@@ -249,36 +249,4 @@ def own_images(wildcards):
     return sorted(str(path) for path in Path(source.path).rglob("*") if path.is_file())
 
 
-NOTEBOOK_TABLES = {
-    "statistics": ["statistics", "statistics_summary"],
-    "sweep": ["theory", "sweep"],
-    "features": ["features"],
-    "reach": ["reach", "jacobian", "reach_lags", "reach_sampled"],
-    "ising": ["ising", "ising_profile"],
-    "hierarchy": ["theorem", "levels", "identifiability"],
-    "probes": ["probe_gabor", "probe_depth", "probe_class"],
-    "training": ["runs", "training", "validation"],
-    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a].tables],
-    "images": [
-        *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
-        *("linear_probe", "model_reach", "levels"),
-    ],
-    "calibration": ["calibration"],
-    "claims": [],
-}
 CATEGORIES = {"A": "Paper A", "B": "Paper B", "both": "Both papers"}  # of Snakemake's own report
-
-
-def tables_of(notebook):
-    """What a notebook reads."""
-    tables = [str(L.table(t, d)) for t in NOTEBOOK_TABLES[notebook] for d in datasets_with(CONFIG, t)]
-    if notebook == "features":
-        tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
-    if notebook == "training":
-        tables += [str(L.reconstructions(stage)) for stage in STAGES]
-    if notebook == "nonlinear":
-        tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
-        tables += [CONFIG.claims.ledger] if datasets_with(CONFIG, "second_order") else []  # for the control's range
-    if notebook == "images":
-        tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
-    return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

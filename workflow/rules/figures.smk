@@ -1,12 +1,12 @@
 # Figure notebooks, executed by papermill: they only read tables and artifacts, and draw.
 # One rule a notebook, since each writes figures of its own names.
-for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
+for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(CONFIG)):
 
     rule:
         name:
             f"draw_{notebook}"
         input:
-            tables_of(notebook),
+            notebook_inputs(CONFIG, L, notebook),
             config=ancient(str(L.config)),
             notebook=f"notebooks/{notebook}.ipynb",
             code=code_of_notebook(f"notebooks/{notebook}.ipynb") + code("spatialmae.stages.figures"),
@@ -18,7 +18,7 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
                     caption=f"../report/{notebook}.rst",
                     category=CATEGORIES[figure.kind.papers],
                     subcategory=figure.kind.section,
-                    labels={"figure": figure.kind.name, "of": figure.dataset or "all"},
+                    labels={"figure": figure.kind.name, "of": figure.subject or "all"},
                 )
                 for figure in drawn_figures(CONFIG, notebook)
             ],
@@ -33,8 +33,7 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             ENVIRONMENT
         threads: 1
         params:
-            subjects=notebook_subjects(CONFIG, notebook),
-            settings=settings("name", "first_seed"),
+            subjects=figure_subjects(CONFIG, notebook),
         message:
             f"Drawing figures: {notebook}"
         shell:

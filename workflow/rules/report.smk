@@ -26,6 +26,7 @@ rule write_report:
     threads: 1
     params:
         datasets=DATASETS,
+        figures=[(figure.stem, figure.kind.section, figure.caption) for figure in drawn_figures(CONFIG)],
         settings=settings("name", "first_seed"),
     message:
         "Writing the report"

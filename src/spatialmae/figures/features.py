@@ -13,17 +13,28 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from skimage.color import rgb2gray
 
+from spatialmae.artifacts import read_tensors
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
 from spatialmae.figures.tiles import label_row, tile_grid
 
+SECTION = "Linear MAE, and the images"
+NOTEBOOK = "features"
 
-def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
+
+@declare(
+    tables=["features"],
+    caption="What do features keep? Variance against redundancy across patches, the line following the masking ratio "
+    "({subject}; claims A2). {units}",
+    alt="Variance kept against cross-patch redundancy of the reconstruction, {subject}.",
+)
+def redundancy(table: pd.DataFrame, subject: str) -> Figure:
     """Variance kept against cross-patch redundancy: AE, DAE, and the path of the MAE over the masking ratio.
 
     Args:
         table: ``features``: seed, method, noise_std, mask_ratio, patch_size, n_components, variance_kept,
             redundancy (fractions). A row of panels for each rank, a column for each patch size.
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     ranks, patches = (sorted(table[key].unique()) for key in ("n_components", "patch_size"))
     figure, axes = theme.panels(len(ranks), len(patches), height=1.7, sharey="row")
@@ -35,7 +46,7 @@ def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
     ratios = ScalarMappable(cmap=theme.RATIO_COLORMAP)
     figure.colorbar(ratios, ax=axes, label="MAE mask ratio m", aspect=25, pad=0.02)
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(table, _KEYS, "redundancy"))
+    theme.note(figure, subject, theme.state_n(table, _KEYS, "redundancy"))
     return figure
 
 
@@ -54,9 +65,22 @@ def _draw_path(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(path["redundancy"], path["variance_kept"], color=theme.GREY, linewidth=0.7, zorder=1)
 
 
-def whole_solutions(artifacts: Path | str, dataset: str) -> Path:
-    """The artifact with the encoders and decoders from all images of a data set."""
-    return Path(artifacts) / "linear" / dataset / "all.safetensors"
+@declare(
+    artifacts=["linear/{subject}"],
+    where="features",
+    caption="Leading encoder columns and decoder rows from all training images ({subject}); each tile on its own "
+    "scale, red and blue of opposite sign.",
+    alt="Encoder columns and decoder rows as images, {subject}.",
+)
+def gallery(solutions: Path, subject: str) -> Figure:
+    """Encoder columns and decoder rows of AE, DAE and MAE as images, from all training images.
+
+    Args:
+        solutions: folder of the encoders and decoders of a data set.
+        subject: name of the data set.
+    """
+    tensors, metadata = read_tensors(solutions / "all.safetensors")
+    return draw_gallery(gallery_rows(tensors, metadata["image_shape"]), subject)
 
 
 def gallery_rows(
@@ -87,9 +111,9 @@ def gallery_rows(
     }
 
 
-def gallery(
+def draw_gallery(
     rows: Mapping[str, tuple[Float[np.ndarray, "k h w c"], Float[np.ndarray, "k h w c"]]],
-    dataset: str,
+    subject: str,
     *,
     n_components: int = 8,
 ) -> Figure:
@@ -100,7 +124,7 @@ def gallery(
 
     Args:
         rows: for each method, by its label, encoder and decoder images; see :func:`gallery_rows`.
-        dataset: name of the data set.
+        subject: name of the data set.
         n_components: leading components shown.
     """
     shown = min(n_components, *(len(encoder) for encoder, _ in rows.values()))
@@ -115,7 +139,7 @@ def gallery(
     grid[0, shown + 1].set_title("decoder rows", loc="left", fontsize=8)
     weights = "luminance of the weights" if next(iter(rows.values()))[0].shape[-1] == 3 else "weights"
     scale = f"{weights}, red above and blue below zero, each tile on its own scale"
-    theme.note(figure, f"{dataset}, from all training images, the leading {shown} components", scale)
+    theme.note(figure, f"{subject}, from all training images, the leading {shown} components", scale)
     return figure
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from spatialmae.artifacts import write_json, write_text
 from spatialmae.claims.ledger import load_ledger
 from spatialmae.config import Config
-from spatialmae.figures.catalogue import drawn_figures
+from spatialmae.figures.declaration import drawn_figures
 from spatialmae.layout import Layout
 from spatialmae.report.agreement import read_agreements
 from spatialmae.report.claims import claim_rows
