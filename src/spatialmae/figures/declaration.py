@@ -150,7 +150,7 @@ def declared_figures() -> Mapping[str, FigureKind]:
     """All figures by their names, in the report's order.
 
     Raises:
-        ValueError: two figures have one name, or an argument of a declaration is no literal.
+        ValueError: two figures have one name, or a declaration lacks an argument or has one that is no literal.
     """
     kinds = [kind for module in MODULES for kind in _declared_in(Path(__file__).with_name(f"{module}.py"))]
     named = {kind.name: kind for kind in kinds}
@@ -164,10 +164,15 @@ def _declared_in(path: Path) -> Iterator[FigureKind]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("SECTION", "NOTEBOOK"):
             place[ast.unparse(node.targets[0]).lower()] = ast.literal_eval(node.value)
-        for call in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "declare":
-                declared = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
-                yield FigureKind(name=node.name, **place, **declared)
+        if isinstance(node, ast.FunctionDef):
+            calls = [one for one in node.decorator_list if isinstance(one, ast.Call)]
+            for call in [one for one in calls if ast.unparse(one.func) == "declare"]:
+                try:
+                    own = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
+                    yield FigureKind(name=node.name, **place, **own)
+                except (TypeError, ValueError) as error:
+                    problem = f"{ast.unparse(call)} is no declaration ({error})"
+                    raise ValueError(f"{path}:{call.lineno}: {problem}; give literals by their names") from None
 
 
 def figure_subjects(config: Config, notebook: str | None = None) -> dict[str, list[str]]:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from spatialmae.artifacts import locked, read_tensors, write_json, write_tensors, write_text
 from spatialmae.errors import UserError
-from spatialmae.model.checkpoint import load_pretrained, save_pretrained
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.shapes import Float, UInt8
 from spatialmae.train.batches import TrainingImages
@@ -142,7 +141,7 @@ class RunFolder:
 
     def save_snapshot(self, trainer: Trainer, epoch: int) -> None:
         """Keep the weights after an epoch."""
-        save_pretrained(trainer.model, self.snapshot(epoch), _config(trainer))
+        trainer.model.save_pretrained(self.snapshot(epoch), _config(trainer))
 
     def save_logs(self, trainer: Trainer) -> None:
         """Write ``log.csv`` and ``validation.csv``."""
@@ -157,7 +156,7 @@ class RunFolder:
 
     def finish(self, trainer: Trainer, threads: int) -> None:
         """Write weights and logs, then the record, and remove the state."""
-        save_pretrained(trainer.model, self.path, _config(trainer))
+        trainer.model.save_pretrained(self.path, _config(trainer))
         self.save_logs(trainer)
         hardware, progress = trainer.hardware, trainer.progress
         images = progress.step * trainer.spec.train.batch_size
@@ -237,7 +236,7 @@ def load_run(path: Path | str) -> TrainedRun:
     folder = RunFolder(Path(path))
     record = folder.read_record()
     config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    return TrainedRun(load_pretrained(folder.path).eval(), config, record)
+    return TrainedRun(MaskedAutoencoder.from_pretrained(folder.path).eval(), config, record)
 
 
 def sha256_of(path: Path) -> str:
