@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from spatialmae.figures import theme
-from spatialmae.figures.declaration import FigureKind, declared_figures, figures_of
+from spatialmae.figures.declaration import FigureKind, declared_figures, figures_of, name_and_subject
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,12 +108,13 @@ def run_notebook_cells(name: str, results: Path, subjects: Mapping[str, Sequence
 def _declared_reads(kind: FigureKind, subjects: Sequence[str]) -> Iterator[Path]:
     """What a figure declares to be drawn from, in the folder of the results."""
     for table in (*kind.tables, *kind.optional):
-        name, _, other = table.partition("/")
-        yield from (Path("tables", name, f"{subject}.csv") for subject in ([other] if other else subjects))
+        for subject in subjects or [""]:
+            name, own = name_and_subject(table, subject)
+            yield Path("tables", name, f"{own}.csv")
     for artifact in kind.artifacts:
         yield from (Path(artifact.format(subject=subject)) for subject in subjects or [""])
     if kind.control_of:
-        yield Path("config.yaml")
+        yield from (Path("config.yaml"), Path("claims.yaml"))
 
 
 _recorders: list[list[str]] = []

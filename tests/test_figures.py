@@ -432,9 +432,9 @@ def test_gallery_shows_encoder_and_decoder_symmetric_about_zero(channels: int) -
     assert len(rows) == 2 + 3 * len(PATCHES)
     np.testing.assert_array_equal(rows["AE"][0][1].ravel(), tensors["ae/encoder"][:, 1])
     np.testing.assert_array_equal(rows["AE"][1][1].ravel(), tensors["ae/decoder"][1])
-    figure = features.draw_gallery(rows, "leaves", n_components=4)
+    figure = features.draw_gallery(rows, "leaves")
     tiles = [item for axes in figure.axes for item in axes.get_children() if isinstance(item, AxesImage)]
-    assert len(tiles) == len(rows) * 2 * 4
+    assert len(tiles) == len(rows) * 2 * 8
     assert all(tile.get_clim()[0] == -tile.get_clim()[1] for tile in tiles)
     assert ("luminance" in figure.get_supxlabel()) == (channels == 3)
 

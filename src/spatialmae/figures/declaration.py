@@ -47,7 +47,8 @@ class Declaration:
         caption: what was asked, what is shown, how to read it; ``{subject}`` is filled in, and ``{units}`` or
             ``{seeds}`` say what points and bars are.
         alt: what it shows, for those who cannot see it.
-        tables: the tables it is drawn from, of its subject or, written ``<table>/<subject>``, of another one.
+        tables: the tables it is drawn from: of its subject or, written ``<table>/<other>``, of another, in whose name
+            ``{subject}`` is filled in.
         optional: tables that are drawn as well where they are made; None elsewhere.
         artifacts: other files and folders of the results, ``{subject}`` filled in. A table is read, as are arrays with
             what is said of them; of anything else the function gets the path.
@@ -95,22 +96,21 @@ class FigureKind(Declaration):
 
     def subjects(self, config: Config) -> list[str] | None:
         """Data sets, trainings or evaluations of a configuration that it is drawn for; None: it is not drawn."""
-        own = [table for table in (*self.tables, self.where) if table and "/" not in table]
-        others = [table.split("/") for table in self.tables if "/" in table]
-        if not all(makes_table(config, table, subject) for table, subject in others):
-            return None
-        subjects = datasets_with(config, own[0]) if own else []
-        subjects = [name for name in subjects if all(makes_table(config, table, name) for table in own)]
+        needed = [*self.tables, *([self.where] if self.where else [])]
+        own = [table for table in needed if "/" not in table]
+        if not own:
+            return [] if _makes(config, needed, "") else None
+        subjects = [name for name in datasets_with(config, own[0]) if _makes(config, needed, name)]
         if self.compares:
             subjects = [name for name in subjects if config.varying_settings(name)]
         if self.along:
             subjects = [name for name in subjects if _have_models_along(config, name, self.along)]
-        return subjects if subjects or not own else None
+        return subjects or None
 
     def made_tables(self, config: Config, subjects: Sequence[str]) -> list[tuple[str, str]]:
         """The tables that it is drawn from for some subjects, each with what it is of."""
-        named = [table.partition("/") for table in (*self.tables, *self.optional)]
-        pairs = [(name, subject) for name, _, other in named for subject in ([other] if other else subjects)]
+        tables = [*self.tables, *self.optional]
+        pairs = dict.fromkeys(name_and_subject(table, one) for one in subjects or [""] for table in tables)
         return [pair for pair in pairs if makes_table(config, *pair)]
 
     def inputs(self, config: Config, layout: Layout, subjects: Sequence[str]) -> Iterator[str]:
@@ -120,6 +120,16 @@ class FigureKind(Declaration):
             yield from (str(layout.root / artifact.format(subject=subject)) for subject in subjects or [""])
         if self.control_of:
             yield config.claims.ledger
+
+
+def name_and_subject(table: str, subject: str) -> tuple[str, str]:
+    """The name of a table that a figure declares, and what the table is of, for a figure of a subject."""
+    name, _, other = table.partition("/")
+    return name, other.format(subject=subject) or subject
+
+
+def _makes(config: Config, tables: Sequence[str], subject: str) -> bool:
+    return all(makes_table(config, *name_and_subject(table, subject)) for table in tables)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from spatialmae.artifacts import read_tensors
 from spatialmae.claims.ledger import load_ledger
 from spatialmae.config import load_config
-from spatialmae.figures.declaration import DrawnFigure, figures_of
+from spatialmae.figures.declaration import DrawnFigure, figures_of, name_and_subject
 from spatialmae.figures.theme import save, use_theme
 from spatialmae.layout import Layout
 from spatialmae.tables import read_table
@@ -59,11 +59,10 @@ class Drawing:
 
     def _read_table(self, table: str, drawn: DrawnFigure, *, optional: bool = False) -> pd.DataFrame | None:
         """A table of the figure's subject or of another one; of all subjects, with a first column ``dataset``."""
-        name, _, other = table.partition("/")
-        if drawn.kind.once and not other:
-            parts = {one: read_table(self.layout.table(name, one)) for one in self.subjects[drawn.kind.name]}
+        if drawn.kind.once and "/" not in table:
+            parts = {one: read_table(self.layout.table(table, one)) for one in self.subjects[drawn.kind.name]}
             return pd.concat(parts, names=["dataset"]).reset_index(level="dataset").reset_index(drop=True)
-        path = self.layout.table(name, other or str(drawn.subject))
+        path = self.layout.table(*name_and_subject(table, drawn.subject or ""))
         return read_table(path) if path.is_file() or not optional else None
 
     def _repr_markdown_(self) -> str:

@@ -84,7 +84,7 @@ def gallery(solutions: Path, subject: str) -> Figure:
 
 
 def gallery_rows(
-    tensors: Mapping[str, np.ndarray], image_shape: Sequence[int], *, n_ratios: int = 3
+    tensors: Mapping[str, np.ndarray], image_shape: Sequence[int]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Encoder columns and decoder rows as images, for AE, DAE and MAE at a few masking ratios.
 
@@ -92,14 +92,13 @@ def gallery_rows(
         tensors: "<method>/encoder" (d, k) and "<method>/decoder" (k, d), where <method> is "ae", "dae" or
             "mae/p<patch_size>/m<mask_ratio>"; others are ignored.
         image_shape: (h, w, c) with h·w·c = d, in C order.
-        n_ratios: masking ratios shown for each patch size: both ends, and between them evenly.
 
     Returns:
         For each method, by its label, two arrays (k, h, w, c).
     """
     encoders = [name for name in tensors if name.endswith("/encoder")]
     names = sorted((name.removesuffix("/encoder") for name in encoders), key=_method_order)
-    ratios = theme.representative([_method_order(name)[2] for name in names if name.startswith("mae/")], n_ratios)
+    ratios = theme.representative([_method_order(name)[2] for name in names if name.startswith("mae/")])
     shown = [name for name in names if not name.startswith("mae/") or _method_order(name)[2] in ratios]
     shape = (-1, *image_shape)
     return {
@@ -114,8 +113,6 @@ def gallery_rows(
 def draw_gallery(
     rows: Mapping[str, tuple[Float[np.ndarray, "k h w c"], Float[np.ndarray, "k h w c"]]],
     subject: str,
-    *,
-    n_components: int = 8,
 ) -> Figure:
     """Encoder columns (left) and decoder rows (right) as images, a row for each method.
 
@@ -125,9 +122,8 @@ def draw_gallery(
     Args:
         rows: for each method, by its label, encoder and decoder images; see :func:`gallery_rows`.
         subject: name of the data set.
-        n_components: leading components shown.
     """
-    shown = min(n_components, *(len(encoder) for encoder, _ in rows.values()))
+    shown = min(_COMPONENTS, *(len(encoder) for encoder, _ in rows.values()))
     columns = [1.0] * shown + [_GAP] + [1.0] * shown
     figure, grid = tile_grid(len(rows), columns, label_width=_LABEL_WIDTH, foot_height=_NOTE_HEIGHT)
     for line, (label, halves) in zip(grid, rows.items(), strict=True):
@@ -143,6 +139,7 @@ def draw_gallery(
     return figure
 
 
+_COMPONENTS = 8  # that are shown, at most
 _LABEL_WIDTH, _NOTE_HEIGHT = 1.3, 0.35  # inches
 _GAP = 0.5  # between the halves, in tiles
 

@@ -22,7 +22,7 @@ SECTION = "Non-linear MAE: training"
 NOTEBOOK = "training"
 
 _COLUMNS = 3  # of panels
-_TITLE_LINE = 0.14  # inches
+_ROW_HEIGHT, _TITLE_LINE = 2.3, 0.14  # inches
 _LEAST_TICKS = 3  # of the loss
 
 
@@ -34,9 +34,7 @@ _LEAST_TICKS = 3  # of the loss
     "image would give. Losses of different masks or patch sizes are of different tasks.",
     alt="Training and validation loss against images seen, {subject}.",
 )
-def loss_curves(
-    runs: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame, subject: str, *, height: float = 2.3
-) -> Figure:
+def loss_curves(runs: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame, subject: str) -> Figure:
     """Loss against images seen: a line for each model, its seeds thin behind, validation as points with intervals.
 
     Models are coloured by masking ratio where it varies, else by the first setting that does; each combination of the
@@ -48,7 +46,6 @@ def loss_curves(
             pixels of the training images, or with norm_pix_loss that of the patch).
         validation: ``validation``: the same columns; losses that are missing are not drawn.
         subject: name of the training.
-        height: of a row of panels in inches.
     """
     names = varied(runs)
     colour = "mask_ratio" if "mask_ratio" in names else next(iter(names), "mask_ratio")
@@ -57,7 +54,7 @@ def loss_curves(
     styles, parts = _styles(runs[colour], colour), _parts(runs, others)
     columns = min(len(parts), _COLUMNS)
     title_height = _TITLE_LINE * max(0, len(others) - 1)
-    figure, axes = theme.panels(-(-len(parts) // columns), columns, height=height + title_height)
+    figure, axes = theme.panels(-(-len(parts) // columns), columns, height=_ROW_HEIGHT + title_height)
     drawn = list(_draw_losses(axes, parts, colour, styles, training, validation))
     low, high = _set_loss_axis(axes[0, 0])
     # Intervals come last, on frozen limits: those of two seeds would stretch the axis over empty decades.
