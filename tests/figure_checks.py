@@ -114,7 +114,7 @@ def _declared_reads(kind: FigureKind, subjects: Sequence[str]) -> Iterator[Path]
     for artifact in kind.artifacts:
         yield from (Path(artifact.format(subject=subject)) for subject in subjects or [""])
     if kind.control_of:
-        yield from (Path("config.yaml"), Path("claims.yaml"))
+        yield from (Path("config.yaml"), Path("claims"))
 
 
 _recorders: list[list[str]] = []

@@ -75,7 +75,7 @@ def test_a_notebook_waits_for_what_its_figures_declare() -> None:
     images = inputs("images")
     assert {"tables/levels/hierarchy.csv", "pictures/attention/ratios.safetensors"} <= images
     assert "tables/shape_bias/boundary.csv" in images and "tables/image_quality/boundary.csv" not in images
-    assert {"claims.yaml", "pictures/jacobian/patches.safetensors"} <= inputs("nonlinear")
+    assert {"claims/A.yaml", "pictures/jacobian/patches.safetensors"} <= inputs("nonlinear")
 
 
 def test_declarations_are_read_without_the_plotting_libraries() -> None:

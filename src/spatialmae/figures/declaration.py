@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import Config
 from spatialmae.layout import Layout, datasets_with, makes_table
 
@@ -119,7 +120,7 @@ class FigureKind(Declaration):
         for artifact in self.artifacts:
             yield from (str(layout.root / artifact.format(subject=subject)) for subject in subjects or [""])
         if self.control_of:
-            yield config.claims.ledger
+            yield from map(str, ledger_files(config.claims.ledger))
 
 
 def name_and_subject(table: str, subject: str) -> tuple[str, str]:
