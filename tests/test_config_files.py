@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 import yaml
+from spatialmae.figures.catalogue import NOTEBOOKS
 
 from spatialmae.config import DATASET_ANALYSES, Config, Source, load_config, parse_config, read_values
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import NOTEBOOKS
 from spatialmae.layout import datasets_with, parts_of
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import pytest
 
 from chromium import find_chromium
 from spatialmae.config import load_config
-from spatialmae.figures.catalogue import drawn_figures
+from spatialmae.figures.declaration import drawn_figures
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
