@@ -1,4 +1,4 @@
-"""One set of tiny trained models for all tests: each run is trained once in a session, when a test first asks for it."""
+"""One set of tiny trained models for all tests: each run is trained once in a session, when it is first asked for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def changed(training: Mapping[str, Any], grid: Mapping[str, Any], *, without: st
     return {**training, "model": settings, "grid": dict(grid)}
 
 
-DEEP = changed(DIGITS, {"decoder_depth": [1, 2]}, without="decoder_depth", patch_size=4, mask_ratio=0.75, encoder_depth=2)
+DEEP = changed(
+    DIGITS, {"decoder_depth": [1, 2]}, without="decoder_depth", patch_size=4, mask_ratio=0.75, encoder_depth=2
+)
 TRAININGS: dict[str, dict[str, Any]] = {
     "leaves": LEAVES,
     "leaves_8": changed(LEAVES, {"mask_ratio": [0.25]}, patch_size=8),
