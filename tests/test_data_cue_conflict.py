@@ -69,6 +69,7 @@ def test_of_the_stimuli_245_have_two_classes_of_cifar10_and_210_of_them_conflict
     assert np.bincount(shape, minlength=10).tolist() == [35, 35, 35, 35, 0, 35, 0, 0, 35, 35]
 
 
+@pytest.mark.slow
 def test_labels_belong_to_their_images_and_pixels_are_means_of_blocks(mirror, stimuli):
     write_published(mirror, stimuli)
     for image_size in (64, 32, 16):

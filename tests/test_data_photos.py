@@ -31,6 +31,7 @@ def number(images: np.ndarray) -> np.ndarray:
     return images.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [photos, textures, depth])
 @pytest.mark.parametrize("stride", [11, 16])
 def test_no_pixel_is_in_two_splits_or_two_sources(source, stride, monkeypatch):

@@ -57,6 +57,7 @@ def test_there_is_a_notebook_for_every_stage_with_figures() -> None:
     assert {path.stem for path in NOTEBOOKS} == expected
 
 
+@pytest.mark.slow
 def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> None:
     rows = [
         {"seed": s, "mask_ratio": m, "patch_size": p, "n_components": k, "loss": 1.0, "loss_fraction": m / 2 + s / 99}
@@ -84,6 +85,7 @@ def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> No
     assert log.is_file()
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     source = write_notebook(tmp_path / "n.ipynb", ["x = 1", "x + 1"])
     first = [path.read_bytes() for path in run(tmp_path, source, x=2)[:2]]
@@ -110,6 +112,7 @@ def test_missing_notebook_is_refused(tmp_path: Path) -> None:
         run(tmp_path, tmp_path / "none.ipynb")
 
 
+@pytest.mark.slow
 def test_failing_cell_leaves_its_traceback_and_no_output(tmp_path: Path) -> None:
     source = write_notebook(tmp_path / "n.ipynb", ["x = 1", "1 / (x - 2)"])
     run(tmp_path, source, x=1)
