@@ -69,7 +69,7 @@ def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.delenv(MIRRORS_VARIABLE, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()
