@@ -36,16 +36,16 @@ class Layout:
 
     @property
     def runs(self) -> Path:
-        """Folder of the training runs, a folder for each; stages that have a run in common share it."""
+        """Folder of the training runs, a folder for each; trainings that have a run in common share it."""
         return self.root / "runs"
+
+    def run(self, name: str) -> Path:
+        """Written when a training run is finished."""
+        return self.runs / name / "run.json"
 
     def plan(self, stage: str) -> Path:
         """What a training stage trains."""
         return self.root / "training" / f"{stage}.json"
-
-    def manifest(self, stage: str) -> Path:
-        """Written when every run of a training stage is finished."""
-        return self.root / "training" / f"{stage}.manifest.json"
 
     def reconstructions(self, stage: str) -> Path:
         """Images, masks and reconstructions of a training stage."""

@@ -6,11 +6,9 @@ for analysis in MODEL_ANALYSES:
         name:
             f"evaluate_{analysis}"
         input:
-            config=ancient(str(L.config)),
             data=data_of_evaluation,
-            manifests=manifests_of,
-            probes=ancient(probes_taken_up(analysis)),
-            code=code(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}"),
+            runs=runs_of_evaluation,
+            probes=probes_taken_up(analysis),
         output:
             made_by(analysis, "{evaluation}"),
         log:
@@ -24,13 +22,13 @@ for analysis in MODEL_ANALYSES:
         resources:
             probing=fits_probes(analysis),
         params:
+            code=fingerprint(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}"),
             analysis=analysis,  # the shell command is formatted when all rules are known, the loop long over
-            runs=runs_of_evaluation,
             settings=evaluation_settings(analysis),
         message:
             f"Evaluating trained models ({analysis}): {{wildcards.evaluation}}"
         shell:
-            "python -m spatialmae evaluate {params.analysis} {wildcards.evaluation} --config {input.config} > {log} 2>&1"
+            "python -m spatialmae evaluate {params.analysis} {wildcards.evaluation} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule evaluation:

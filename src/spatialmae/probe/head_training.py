@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spatialmae.probe.settings import HeadConfig
 from spatialmae.shapes import Int64
-from spatialmae.train.schedule import learning_rate
+from spatialmae.train.schedule import cosine
 
 BETAS = 0.9, 0.999  # AdamW's, as facebookresearch/mae fine-tunes
 
@@ -57,7 +57,7 @@ class HeadTraining(ABC):
         batch_size = self.schedule.batch_size
         order = torch.randperm(self.n_train, generator=self.order).to(self.device)
         for ids in order.split(batch_size)[: self.n_train // batch_size]:
-            self._set_learning_rate()
+            self._set_cosine()
             loss = self._step(ids)
             self.steps += 1
             on_step()
@@ -65,9 +65,9 @@ class HeadTraining(ABC):
                 return False
         return True
 
-    def _set_learning_rate(self) -> None:
+    def _set_cosine(self) -> None:
         config, steps_per_epoch = self.schedule, self.n_train // self.schedule.batch_size
-        lr = learning_rate(
+        lr = cosine(
             self.steps,
             peak=self.peak_lr,
             final=0.0,

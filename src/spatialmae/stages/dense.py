@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from spatialmae.config import Config, Dense
 from spatialmae.data.dataset import ImageData
+from spatialmae.fingerprint import fingerprint
 from spatialmae.layout import Layout
 from spatialmae.probe.dense import TARGETS, DenseTarget, dense_rows
 from spatialmae.probe.dense_settings import DenseConfig
@@ -22,7 +23,6 @@ from spatialmae.stages.evaluation import EvaluationSet, by_seed
 from spatialmae.stages.kept import KeptRow, Row
 from spatialmae.stages.scenes import scenes
 from spatialmae.tables import write_table
-from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
 
 FROZEN_RATES = (0.064, 0.256, 1.024, 4.096)
@@ -54,7 +54,7 @@ class Transfer:
             "images": self.images.provenance,
             "target": self.target,
             "settings": self.head.to_dict(),
-            "code_digest": code_digest(NUMERIC),
+            "code_digest": fingerprint("spatialmae.stages.dense"),
         }
         kept = KeptRow(folder, f"{self.spec.name}-{self.encoder}-{self.target}", key)
 

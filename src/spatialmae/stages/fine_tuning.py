@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from spatialmae.config import FROM_DATASET, Config, FineTuning
 from spatialmae.errors import UserError
+from spatialmae.fingerprint import fingerprint
 from spatialmae.layout import Layout
 from spatialmae.model.config import MAEConfig
 from spatialmae.model.mae import MaskedAutoencoder
@@ -26,7 +27,6 @@ from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptRow, Row
 from spatialmae.tables import write_table
-from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import RunFolder, load_run, sha256_of
 
@@ -115,7 +115,7 @@ class Tuning:
             "target": self.target,
             "settings": self.config.to_dict(),
             "data_sha256": self.data_sha256,
-            "code_digest": code_digest(NUMERIC),
+            "code_digest": fingerprint("spatialmae.stages.fine_tuning"),
         }
 
     def kept(self) -> Row | None:

@@ -24,13 +24,13 @@ from spatialmae.analysis.reach import Influence, influence_profile, mean_influen
 from spatialmae.analysis.second_order import ConditionalMean, choose_ridge, normalised_images, normalised_moments
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import Config
+from spatialmae.fingerprint import fingerprint
 from spatialmae.geometry import pixel_coordinates
 from spatialmae.layout import Layout
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.stages.kept import KeptArrays
 from spatialmae.stages.views import View, ViewedModels
 from spatialmae.tables import write_table
-from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import TrainedRun
 
@@ -162,7 +162,7 @@ class Network:
             "mask_unit": self.evaluated.mask_unit,
             "n_images": settings.n_images,
             "n_masks": settings.n_masks,
-            "code_digest": code_digest(NUMERIC),
+            "code_digest": fingerprint("spatialmae.stages.jacobian"),
         }
 
 

@@ -14,12 +14,12 @@ from jaxtyping import Float32
 
 from spatialmae.artifacts import read_tensors, write_tensors
 from spatialmae.errors import UserError
+from spatialmae.fingerprint import fingerprint
 from spatialmae.layout import Layout
 from spatialmae.probe.linear_probe import FittedProbe, ProbeTask, fit_linear_probe
 from spatialmae.probe.representation import Feature, Standardiser, represent_splits
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptFile, Row
-from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import TrainedRun
 
@@ -82,7 +82,7 @@ class ProbedModel:
             "weights_sha256": self.trained.record["weights_sha256"],
             "feature": FEATURE,
             "data_sha256": self.evaluated.data_sha256,
-            "code_digest": code_digest(numeric),
+            "code_digest": fingerprint("spatialmae.stages.probes"),
             "target": target,
         }
 

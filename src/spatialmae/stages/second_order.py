@@ -24,13 +24,13 @@ from spatialmae.analysis.second_order import (
 )
 from spatialmae.config import Config
 from spatialmae.data.dataset import Split
+from spatialmae.fingerprint import fingerprint
 from spatialmae.layout import Layout
 from spatialmae.linear.moments import Moments
 from spatialmae.model.config import MAEConfig
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptRows, Row
 from spatialmae.tables import write_table
-from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.runs import TrainedRun
 
@@ -100,7 +100,7 @@ def _rows_of_model(linear: LinearSide, spec: RunSpec) -> list[Row]:
         "weights_sha256": trained.record["weights_sha256"],
         "model": spec.model.to_dict(),
         "data_sha256": evaluated.data_sha256,
-        "code_digest": code_digest(NUMERIC),
+        "code_digest": fingerprint("spatialmae.stages.second_order"),
     }
     kept = KeptRows(Layout.of(evaluated.config).rows("second_order"), spec.name, key)
     return kept.or_make(lambda: comparison_rows(trained, linear.bound(spec.model)))
