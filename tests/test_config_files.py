@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from spatialmae.figures.catalogue import NOTEBOOKS
+from spatialmae.figures.declaration import NOTEBOOKS
 
 from spatialmae.config import DATASET_ANALYSES, Config, Source, load_config, parse_config, read_values
 from spatialmae.errors import UserError

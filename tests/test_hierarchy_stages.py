@@ -16,6 +16,7 @@ from spatialmae.layout import Layout
 from spatialmae.stages import hierarchy, identifiability
 from spatialmae.tables import read_table
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
