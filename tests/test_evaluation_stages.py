@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from spatialmae.stages.views import ViewedModels
 
 from spatialmae.analysis.convergence import mean_image_loss
 from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
@@ -28,7 +29,6 @@ from spatialmae.layout import Layout
 from spatialmae.model.masking import Masks
 from spatialmae.model.patches import patchify
 from spatialmae.stages import jacobian, model_probe, probes, second_order
-from spatialmae.stages.views import ViewedModels
 from spatialmae.tables import read_table
 from trained_stages import train_stages
 

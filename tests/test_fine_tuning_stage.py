@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from spatialmae.stages.fine_tuning import Start
 
 from spatialmae.artifacts import write_json
 from spatialmae.config import parse_config
@@ -20,7 +21,6 @@ from spatialmae.probe.fine_tuning import fine_tune
 from spatialmae.probe.labelled_images import LabelledImages
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.stages import fine_tuning
-from spatialmae.stages.fine_tuning import Start
 from spatialmae.tables import read_table
 from spatialmae.train import code
 from spatialmae.train.runs import load_run, sha256_of

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from spatialmae.stages.evaluation import EvaluationSet
 
 from spatialmae.analysis.image_quality import quality_row
 from spatialmae.config import MODEL_ANALYSES, parse_config
@@ -23,7 +24,6 @@ from spatialmae.stages import (
     second_order,
     shape_bias,
 )
-from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.tables import read_table
 from spatialmae.train import code
 from trained_stages import imported_modules, train_stages

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages.probes import KeptProbe, ProbedModel
 
 from spatialmae.artifacts import read_tensors, write_tensors
 from spatialmae.config import parse_config
@@ -15,8 +17,6 @@ from spatialmae.probe import corruptions as corrupted
 from spatialmae.probe.linear_probe import FittedProbe
 from spatialmae.probe.shape_bias import CueLeaves
 from spatialmae.stages import corruptions, model_probe, probes, shape_bias
-from spatialmae.stages.evaluation import EvaluationSet
-from spatialmae.stages.probes import KeptProbe, ProbedModel
 from spatialmae.tables import read_table
 from spatialmae.train import code
 from trained_stages import imported_modules, train_stages

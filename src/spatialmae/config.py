@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spatialmae.errors import UserError
 from spatialmae.masks import n_visible
+from spatialmae.measures import MEASURES
 from spatialmae.model.config import MAEConfig
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.train.plan import FROM_DATASET, RunSpec
@@ -389,96 +390,11 @@ class Training(_Strict):
                     raise ValueError(f"{section}.{name}: it is in grid as well; remove one")
 
 
-class AnalysisOfModels(NamedTuple):
-    """What can be measured of trained models.
-
-    Attributes:
-        says: what it measures, and of which images.
-        stage: that makes it, among :mod:`spatialmae.stages`.
-        tables: that it writes.
-        reads: settings of an evaluation whose change reruns it.
-        has_pictures: it writes what it shows at a few images as well.
-        of_pixels: it needs predictions of pixels, which models that predict normalised patches have none of.
-    """
-
-    says: str
-    stage: str
-    tables: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    has_pictures: bool = False
-    of_pixels: bool = False
-
-
-MODEL_ANALYSES = {
-    "jacobian": AnalysisOfModels(
-        "Jacobians of the reconstruction: reach, spectra, basis, along training too (A5, A6, A9, A10)",
-        "jacobian",
-        ("model_reach", "model_profile", "model_basis", "reach_in_training"),
-        ("mask_ratios", "mask_ratio", "mask_unit", "n_images", "n_masks"),
-        has_pictures=True,
-        of_pixels=True,
-    ),
-    "second_order": AnalysisOfModels(
-        "reconstruction error against the best linear one from second moments (A11)",
-        "second_order",
-        ("second_order",),
-        of_pixels=True,
-    ),
-    "probe": AnalysisOfModels(
-        "linear probe and k nearest neighbours on the frozen encoder (A12, A13, A15, B7); images with labels",
-        "model_probe",
-        ("linear_probe", "nearest_neighbours"),
-        ("mask_ratio", "mask_unit"),
-    ),
-    "fine_tuning": AnalysisOfModels(
-        "fine-tuning of the last blocks or all, with time and memory (A12, A14); images with labels",
-        "fine_tuning",
-        ("fine_tuning",),
-        ("fine_tuning",),
-    ),
-    "reconstruction": AnalysisOfModels(
-        "SSIM, PSNR, MSE and FSIM of reconstructed unmasked test images (B4)",
-        "reconstruction",
-        ("image_quality",),
-        ("n_test",),
-        of_pixels=True,
-    ),
-    "attention": AnalysisOfModels(
-        "how object-centred attention is, on leaves rendered at the models' size (B5)",
-        "attention",
-        ("attention",),
-        has_pictures=True,
-    ),
-    "embedding": AnalysisOfModels(
-        "separability of classes and t-SNE (B6); images with labels", "embedding", ("separability", "tsne"), ("n_test",)
-    ),
-    "corruptions": AnalysisOfModels(
-        "the linear probe on corrupted test images (B8); images with labels",
-        "corruptions",
-        ("corruptions",),
-        ("n_test",),
-    ),
-    "shape_bias": AnalysisOfModels(
-        "the linear probe on images whose shape and texture disagree (B9): leaves, and published ones for CIFAR-10",
-        "shape_bias",
-        ("shape_bias",),
-    ),
-    "dense": AnalysisOfModels(
-        "segmentation and depth from frozen and fine-tuned encoders, on leaves (B10)", "dense", ("dense",), ("dense",)
-    ),
-}
-ModelAnalysis = Literal[
-    "jacobian",
-    "second_order",
-    "probe",
-    "fine_tuning",
-    "reconstruction",
-    "attention",
-    "embedding",
-    "corruptions",
-    "shape_bias",
-    "dense",
-]
+# Of trained models, each declared in a module of its own.
+if TYPE_CHECKING:
+    ModelAnalysis = str
+else:
+    ModelAnalysis = Literal[tuple(MEASURES)]
 
 
 class FineTuning(_Strict):
@@ -645,25 +561,30 @@ class Config(_Strict):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
-        pixelwise = [analysis for analysis in evaluation.analyses if MODEL_ANALYSES[analysis].of_pixels]
-        if pixelwise and any(run.model.norm_pix_loss for run in self.evaluation_runs(name)):
-            problem = f"{pixelwise[0]} is of pixels, and with norm_pix_loss models predict normalised patches"
-            raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")
-        if "second_order" in evaluation.analyses and any(
-            run.model.mask_ratio == 0 for run in self.evaluation_runs(name)
-        ):
-            problem = "second_order is of hidden pixels, and models of masking ratio 0 hide none"
-            raise ValueError(f"{where}.analyses: {problem}; remove it, or the stage of these models")
+        self._check_measures(where, name, evaluation)
         if "fine_tuning" in evaluation.analyses:
             self._check_fine_tuning(where, name, evaluation.fine_tuning or FineTuning())
         elif evaluation.fine_tuning is not None:
             raise ValueError(f"{where}.fine_tuning: it is not among analyses; add it there, or remove this")
 
+    def _check_measures(self, where: str, name: str, evaluation: Evaluation) -> None:
+        """Refuse measures of what models or images do not have."""
+        runs = self.evaluation_runs(name)
+        unlabelled = self.datasets[runs[0].dataset].source.kind in WITHOUT_LABELS
+        for measure in evaluation.analyses:
+            declared = MEASURES[measure]
+            if declared.of_pixels and any(run.model.norm_pix_loss for run in runs):
+                problem = f"{measure} is of pixels, and with norm_pix_loss models predict normalised patches"
+                raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")
+            if declared.of_hidden and any(run.model.mask_ratio == 0 for run in runs):
+                problem = f"{measure} is of hidden pixels, and models of masking ratio 0 hide none"
+                raise ValueError(f"{where}.analyses: {problem}; remove it, or the training of these models")
+            if declared.needs_labels and unlabelled:
+                raise ValueError(f"{where}.analyses: these images have no class labels; remove {measure}")
+
     def _check_fine_tuning(self, where: str, name: str, settings: FineTuning) -> None:
         runs = self.evaluation_runs(name)
         source, depth = self.datasets[runs[0].dataset].source, min(run.model.encoder_depth for run in runs)
-        if source.kind in WITHOUT_LABELS:
-            raise ValueError(f"{where}.analyses: these images have no class labels; remove fine_tuning")
         try:
             for config in settings.configs():
                 if config.n_blocks is not None and config.n_blocks > depth:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialmae.config import MODEL_ANALYSES, Config
+from spatialmae.config import Config
+from spatialmae.evaluation.measure import COSTS
+from spatialmae.measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Layout:
         """What an analysis shows of the trained models of an evaluation at a few images."""
         return self.root / "pictures" / analysis / f"{evaluation}.safetensors"
 
-    def rows(self, analysis: str) -> Path:
-        """Folder of the finished rows of an analysis, from which an interrupted stage goes on."""
-        return self.root / "rows" / analysis
+    def cache(self, measure: str) -> Path:
+        """Folder of the cached results of a measure, from which an interrupted job goes on."""
+        return self.root / "cache" / measure
 
     @property
     def tables(self) -> Path:
@@ -102,6 +104,11 @@ _ANALYSIS_OF = {
 }
 
 
+def costs_subject(measure: str, evaluation: str) -> str:
+    """What the costs of a measure are called by: trainings and evaluations may have the same names."""
+    return f"{measure}_{evaluation}"
+
+
 def datasets_with(config: Config, table: str) -> list[str]:
     """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
     if table == "theory":
@@ -116,7 +123,14 @@ def datasets_with(config: Config, table: str) -> list[str]:
         return list(config.training)
     if table == "calibration":
         return ["cells", "held_out"] if config.calibration else []
-    makers = {name for name, analysis in MODEL_ANALYSES.items() if table in analysis.tables}
+    if table == COSTS:
+        return [
+            costs_subject(measure, name)
+            for name, one in config.evaluations.items()
+            for measure in one.analyses
+            if MEASURES[measure].has_costs
+        ]
+    makers = {name for name, measure in MEASURES.items() if table in measure.tables}
     if makers:
         return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
     analysis = _ANALYSIS_OF.get(table, table.removeprefix("probe_"))

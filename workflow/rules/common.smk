@@ -8,10 +8,12 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
-from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
+from spatialmae.config import PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
-from spatialmae.layout import Layout, datasets_with
+from spatialmae.evaluation.measure import COSTS
+from spatialmae.layout import Layout, costs_subject, datasets_with
+from spatialmae.measures import MEASURES
 from spatialmae.stages import resolve
 from spatialmae.train.manifest import read_manifest
 from spatialmae.yamlfile import read_yaml
@@ -53,18 +55,19 @@ if workflow.is_main_process and not resolve.is_resolved(CONFIG) and not (workflo
             raise WorkflowError(str(UserError(L.config, error.strerror or str(error), hint))) from None
 
 
-def made_by(analysis, evaluation):
-    """What an analysis of trained models writes."""
-    tables = [str(L.table(table, evaluation)) for table in MODEL_ANALYSES[analysis].tables]
-    has_pictures = MODEL_ANALYSES[analysis].has_pictures
-    return tables + ([str(L.pictures(analysis, evaluation))] if has_pictures else [])
+def made_by(measure, evaluation):
+    """What a measure of trained models writes."""
+    declared = MEASURES[measure]
+    tables = [str(L.table(table, evaluation)) for table in declared.tables]
+    costs = [str(L.table(COSTS, costs_subject(measure, evaluation)))] if declared.has_costs else []
+    return tables + costs + ([str(L.pictures(measure, evaluation))] if declared.pictures else [])
 
 
 EVALUATED = [
     path
     for name, evaluation in CONFIG.evaluations.items()
-    for analysis in evaluation.analyses
-    for path in made_by(analysis, name)
+    for measure in evaluation.analyses
+    for path in made_by(measure, name)
 ]
 
 
@@ -195,9 +198,9 @@ def data_of_calibration():
     return [str(L.data(CONFIG.evaluation_runs(name)[0].dataset)) for name in CONFIG.calibration]
 
 
-def evaluation_settings(analysis):
-    """Settings of an evaluation whose change reruns an analysis."""
-    read = {"stages", *MODEL_ANALYSES[analysis].reads}
+def evaluation_settings(measure):
+    """Settings of an evaluation whose change reruns a measure."""
+    read = {"stages", *MEASURES[measure].reads}
 
     def of(wildcards):
         return CONFIG.evaluations[wildcards.evaluation].model_dump_json(include=read)
@@ -205,15 +208,15 @@ def evaluation_settings(analysis):
     return of
 
 
-TAKE_UP_PROBES = ("corruptions", "shape_bias")  # the linear probes that `probe` has fitted, where it is asked for too
+TAKEN_UP = {name for measure in MEASURES.values() for name in measure.takes_up}
 
 
-def probes_taken_up(analysis):
-    """What an analysis waits for, to read the linear probes of an evaluation rather than fit them."""
+def taken_up(measure):
+    """What a measure waits for, to read cached results of other measures rather than make them."""
 
     def of(wildcards):
-        fitted = "probe" in CONFIG.evaluations[wildcards.evaluation].analyses
-        return made_by("probe", wildcards.evaluation) if analysis in TAKE_UP_PROBES and fitted else []
+        asked = CONFIG.evaluations[wildcards.evaluation].analyses
+        return [path for other in MEASURES[measure].takes_up if other in asked for path in made_by(other, wildcards.evaluation)]
 
     return of
 
@@ -225,12 +228,12 @@ def shares_runs(evaluation):
     return any(run.name in own for runs in others for run in runs)
 
 
-def fits_probes(analysis):
-    """1 if an analysis fits linear probes that others may ask for: one job at a time does, the next one takes them up."""
-    among = analysis in ("probe", *TAKE_UP_PROBES)
+def fits_probes(measure):
+    """1 if a measure makes results that others may ask for: one job at a time does, the next one takes them up."""
+    among = measure in TAKEN_UP or MEASURES[measure].takes_up
 
     def of(wildcards):
-        return int(among and not probes_taken_up(analysis)(wildcards) and shares_runs(wildcards.evaluation))
+        return int(bool(among) and not taken_up(measure)(wildcards) and shares_runs(wildcards.evaluation))
 
     return of
 
@@ -258,7 +261,7 @@ NOTEBOOK_TABLES = {
     "hierarchy": ["theorem", "levels", "identifiability"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
-    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a].tables],
+    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MEASURES[a].tables] + [COSTS],
     "images": [
         *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
         *("linear_probe", "model_reach", "levels"),

@@ -28,7 +28,7 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 
-_COSTS = {"seconds_per_step": "time (s per step)", "memory_mib": "peak memory (MiB)"}
+_COSTS = {"seconds_per_step": "CPU time (s per step)", "memory_mib": "peak memory (MiB)"}
 
 _LEGEND_HEIGHT = 0.1  # inches for each configuration
 
@@ -147,17 +147,19 @@ def _interval(found: RankCorrelation) -> str:
     return f"{found.rho:.2f} [{found.ci_low:.2f}, {found.ci_high:.2f}]"
 
 
-def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
+def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, evaluation: str) -> Figure:
     """Accuracy, time and memory against the blocks trained; where their number is one, accuracy against the models.
 
     Args:
         table: ``fine_tuning``: name, seed, target, accuracy (fraction of the test images; missing where training
-            diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, seconds_per_step,
-            memory_bytes, at_grid_edge, every setting of the models, those of their training with the prefix
+            diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, memory_bytes,
+            at_grid_edge, every setting of the models, those of their training with the prefix
             ``pretraining_``.
+        costs: ``costs`` of fine-tuning: name, n_blocks, embedding_trained, seconds_per_step.
         evaluation: its name.
     """
-    table = with_pretraining(table)
+    trained = ["name", "n_blocks", "embedding_trained"]
+    table = with_pretraining(table).merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
     table = table.assign(blocks=_blocks(table), memory_mib=table["memory_bytes"] / 2**20)
     scratch = table["from_scratch"].astype(bool)
     tuned = table[~scratch]
