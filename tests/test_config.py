@@ -17,6 +17,7 @@ from spatialmae.config_docs import configuration_page
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, drawn_figures
 from spatialmae.layout import datasets_with
+from spatialmae.measures import MEASURES
 from spatialmae.report.claims import figure_of
 from spatialmae.stages import checks, hierarchy, identifiability, ising
 
@@ -162,7 +163,8 @@ def test_unreadable_files_are_said_so(tmp_path, content, message):
 
 def test_each_analysis_has_a_line_that_says_what_it_measures():
     assert set(config.DATASET_ANALYSES) == set(get_args(config.Analysis))
-    assert set(config.MODEL_ANALYSES) == set(get_args(config.ModelAnalysis))
+    assert set(MEASURES) == set(get_args(config.ModelAnalysis))
+    assert all(measure.says for measure in MEASURES.values())
 
 
 def test_documentation_is_that_of_the_model():

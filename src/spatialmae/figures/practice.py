@@ -147,19 +147,17 @@ def _interval(found: RankCorrelation) -> str:
     return f"{found.rho:.2f} [{found.ci_low:.2f}, {found.ci_high:.2f}]"
 
 
-def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, evaluation: str) -> Figure:
+def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
     """Accuracy, time and memory against the blocks trained; where their number is one, accuracy against the models.
 
     Args:
-        table: ``fine_tuning``: name, seed, target, accuracy (fraction of the test images; missing where training
-            diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, memory_bytes,
-            at_grid_edge, every setting of the models, those of their training with the prefix
-            ``pretraining_``.
-        costs: ``costs`` of fine-tuning: name, n_blocks, embedding_trained, seconds_per_step.
+        table: ``fine_tuning``, see :func:`with_times`: name, seed, target, accuracy (fraction of the test images;
+            missing where training diverged), n_train, n_blocks, embedding_trained (and so the whole encoder),
+            from_scratch, seconds_per_step, memory_bytes, at_grid_edge, every setting of the models, those of their
+            training with the prefix ``pretraining_``.
         evaluation: its name.
     """
-    trained = ["name", "n_blocks", "embedding_trained"]
-    table = with_pretraining(table).merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
+    table = with_pretraining(table)
     table = table.assign(blocks=_blocks(table), memory_mib=table["memory_bytes"] / 2**20)
     scratch = table["from_scratch"].astype(bool)
     tuned = table[~scratch]
@@ -171,6 +169,12 @@ def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, evaluation: str) -> Fi
     theme.legend_above(figure, figure.axes)
     theme.note(figure, about, seeds, *facts, *state_grid_edges(table, "learning rate"), *state_centre(compare(tuned)))
     return figure
+
+
+def with_times(table: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """The table ``fine_tuning`` with ``seconds_per_step`` of its ``costs``; missing for models from scratch."""
+    trained = ["name", "n_blocks", "embedding_trained"]
+    return table.merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
 
 
 def with_pretraining(table: pd.DataFrame) -> pd.DataFrame:

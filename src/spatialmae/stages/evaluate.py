@@ -146,11 +146,12 @@ def trained_run(folder: RunFolder, spec: RunSpec, *, trains: bool = False) -> Me
         UserError: it is missing or damaged.
     """
     record = folder.read_record()
+    precision = record.get("precision", "fp32")
     columns = spec.pretraining_settings() if trains else spec.settings()
 
     def model(path: Path, name: str, sha256: str, network: Row) -> MeasuredModel:
-        identity = {"weights_sha256": sha256, "model": network, "precision": record["precision"]}
-        load = partial(load_model, path, record["precision"])
+        identity = {"weights_sha256": sha256, "model": network, "precision": precision}
+        load = partial(load_model, path, precision)
         return MeasuredModel(name, spec.seed, identity, load, columns, spec)
 
     snapshots, settings = {}, spec.model.to_dict()

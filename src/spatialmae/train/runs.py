@@ -218,7 +218,7 @@ def load_run(path: Path | str) -> TrainedRun:
     folder = RunFolder(Path(path))
     record = folder.read_record()
     config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    return TrainedRun(**vars(load_model(folder.path, record["precision"])), config=config, record=record)
+    return TrainedRun(**vars(load_model(folder.path, record.get("precision", "fp32"))), config=config, record=record)
 
 
 def load_model(folder: Path, precision: Literal["bf16", "fp32"]) -> TrainedModel:
