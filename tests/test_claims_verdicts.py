@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from claims_folder import write_claims
 from spatialmae.claims.ledger import Claim, Difference, Ledger, TestPlan, load_ledger
 from spatialmae.claims.verdicts import Verdict, judge, judge_claims
 from spatialmae.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-FROZEN = load_ledger(ROOT / "claims.yaml")
+FROZEN = load_ledger(ROOT / "claims")
 COLUMNS = (
     "id paper statement type tier fidelity estimate ci_low ci_high n_seeds p paper_value verdict figure deviations"
 )
@@ -92,14 +93,16 @@ def test_claims_not_tested_here_name_the_configurations_that_do(tmp_path):
     assert [verdict.verdict for verdict in verdicts] == ["NOT_TESTED(cifar10, paper)", "NOT_TESTED(planned)"]
 
 
-def test_claims_whose_table_a_run_leaves_out_are_not_tested_and_count_in_no_family(tmp_path):
+def test_claims_whose_table_a_run_leaves_out_are_not_tested_and_count_in_their_family(tmp_path):
     table = reach(effect=0.6, noise=0.9)  # p-values that Holm's correction moves
     elsewhere = claim(2, tests={"quick": {"dataset": "photos", "fidelity": "proxy"}})
     tables = store(tmp_path, table)
-    tested, left_out = judge(ledger(claim(1), elsewhere), tables, "quick", lambda table, dataset: dataset == "leaves")
+    exact = equality_claim().model_copy(update={"id": "A5.3", "statement": "Statement 3."})  # has no p-value to count
+    made = ("reach", "leaves")
+    tested, left_out, _ = judge(ledger(claim(1), elsewhere, exact), tables, "quick", lambda *table: table == made)
     assert left_out.verdict == "NOT_TESTED(left out)"
     assert left_out.reason == "this run leaves out the table reach of photos"
-    assert tested.tested.p_holm == tested.tested.evidence.p
+    assert tested.tested.p_holm == pytest.approx(2 * tested.tested.evidence.p)
     with pytest.raises(UserError, match="photos"):
         judge(ledger(claim(1), elsewhere), tables, "quick")
 
@@ -228,7 +231,7 @@ def test_inverted_u_and_equivalence_reach_a_verdict(tmp_path, kind, rule, arms):
     assert only(ledger(one), store(tmp_path, reach())).verdict == "REPLICATED"
 
 
-def test_holm_runs_over_the_tested_claims_of_a_family_only(tmp_path):
+def test_holm_runs_over_the_claims_of_a_family_that_the_configuration_registers(tmp_path):
     tables = store(tmp_path, reach(noise=3.0))
     same = [claim(number) for number in (1, 2, 3)]
     other = claim(4, rule={"family": "A6", "smallest_effect": 0.5})
@@ -277,21 +280,19 @@ def test_what_the_configuration_should_have_made_but_did_not_is_named(tmp_path, 
 
 def test_the_frozen_ledger_gives_every_claim_its_row_from_the_start(tmp_path):
     out = tmp_path / "claims.csv"
-    verdicts = judge_claims(ROOT / "claims.yaml", tmp_path / "tables", "none_of_ours", out)
+    verdicts = judge_claims(ROOT / "claims", tmp_path / "tables", "none_of_ours", out)
     table = pd.read_csv(out)
     assert list(table.columns) == COLUMNS.split()
     assert len(table) == len(verdicts)
     assert table.verdict.str.startswith("NOT_TESTED(").all()
-    assert table.loc[table.id == "A5.1", "verdict"].item() == "NOT_TESTED(cifar10_linear, quick, smoke)"
+    assert table.loc[table.id == "A5.1", "verdict"].item() == "NOT_TESTED(cifar10, quick, smoke)"
 
 
 def test_files_hold_verdict_reason_and_the_numbers_of_every_seed(tmp_path):
     table = reach()
     table.loc[1, "radius"] = table.loc[0, "radius"] - 1
-    path = tmp_path / "claims.yaml"
-    path.write_text(
-        ledger(claim(deviations=["D1", "D3"], unit="px")).model_dump_json(exclude_none=True), encoding="utf-8"
-    )
+    record = claim(deviations=["D1", "D3"], unit="px").model_dump(exclude_none=True)
+    path = write_claims(tmp_path / "claims", [record], designs={"folds": "disjoint folds"}, first_seed=100)
     judge_claims(path, store(tmp_path / "tables", table), "quick", tmp_path / "claims.csv")
     row = pd.read_csv(tmp_path / "claims.csv").iloc[0]
     detail = pd.read_csv(tmp_path / "tables" / "claims_detail.csv").iloc[0]

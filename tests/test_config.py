@@ -205,7 +205,7 @@ def test_a_configuration_is_read_without_importing_torch():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_ledger_asks_only_for_cells_that_the_configuration_has(path):
     config = load_config(path)
-    for claim in load_ledger(ROOT / "claims.yaml").claims:
+    for claim in load_ledger(ROOT / "claims").claims:
         plan = claim.tests.get(config.name)
         if plan is None:
             continue
@@ -289,7 +289,7 @@ def available(config, dataset, table, wanted):
 
 def test_every_tested_claim_names_a_figure_that_is_drawn():
     names = {kind.name for kind in CATALOGUE} | {"edge_ratio"}
-    for claim in load_ledger(ROOT / "claims.yaml").claims:
+    for claim in load_ledger(ROOT / "claims").claims:
         assert not claim.tests or claim.figure in names, claim.id
 
 
@@ -297,7 +297,7 @@ def test_every_tested_claim_names_a_figure_that_is_drawn():
 def test_every_claim_that_a_configuration_tests_has_its_figure_there(path):
     config = load_config(path)
     drawn = drawn_figures(config)
-    for claim in load_ledger(ROOT / "claims.yaml").claims:
+    for claim in load_ledger(ROOT / "claims").claims:
         plan = claim.tests.get(config.name)
         assert plan is None or figure_of(claim, plan.dataset, drawn), claim.id
 

@@ -12,6 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 from scipy import stats
 
+from claims_folder import write_claims
 from figure_checks import check_text, labels, level, line, run_notebook_cells
 from model_tables import (
     CROSS,
@@ -273,9 +274,9 @@ def test_range_of_a_valid_control_is_a_band_that_ends_at_its_bounds_or_the_frame
 def write_configuration(folder: Path, tests: dict[str, dict[str, str]]) -> Path:
     """A resolved configuration named smoke, and a ledger whose claim A11.1 has these tests."""
     claim = {
-        **{"id": "A11.1", "paper": "A", "section": "x", "statement": "x", "tier": "note", "type": "ordering"},
+        **{"id": "A11.1", "section": "x", "statement": "x", "tier": "note", "type": "ordering"},
         **{"paper_value": "x", "design": "x", "planned": "x", "tests": tests},
-        "rule": {"family": "A11", "smallest_effect": 0.1},
+        "rule": {"smallest_effect": 0.1},
         "estimand": {
             "table": "second_order",
             "value": "log_ratio",
@@ -283,10 +284,9 @@ def write_configuration(folder: Path, tests: dict[str, dict[str, str]]) -> Path:
             "control": {"where": {"images": "surrogate"}, "min": -0.2, "max": 0.02},
         },
     }
-    ledger = {"verdict_seeds_from": 200, "designs": {"x": "x"}, "claims": [claim]}
-    (folder / "claims.yaml").write_text(yaml.safe_dump(ledger), encoding="utf-8")
+    ledger = write_claims(folder / "claims", [claim], designs={"x": "x"}, first_seed=200)
     config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text(encoding="utf-8"))
-    config["claims"] = {"ledger": str(folder / "claims.yaml")}
+    config["claims"] = {"ledger": str(ledger)}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder / "config.yaml"
 

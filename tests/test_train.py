@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,15 +25,15 @@ from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig
 from spatialmae.train import hardware as hardware_module
 from spatialmae.train import runs, workers
+from spatialmae.train import trainer as trainer_module
 from spatialmae.train.batches import TrainingImages, channel_statistics, random_flip, random_resized_crop
-from spatialmae.train.code import NUMERIC, bare_source, code_digest
 from spatialmae.train.command import main
-from spatialmae.train.hardware import Hardware
+from spatialmae.train.hardware import Hardware, reserved_device
 from spatialmae.train.plan import Plan, RunSpec
 from spatialmae.train.runs import RunFolder, load_run, sha256_of
-from spatialmae.train.schedule import learning_rate
+from spatialmae.train.schedule import cosine, warmup_stable_decay
 from spatialmae.train.settings import TrainConfig
-from spatialmae.train.trainer import DivergedError, Trainer
+from spatialmae.train.trainer import REPEATED, DivergedError, Trainer
 
 CPU = Hardware(torch.device("cpu"), "fp32", False, "explicit")
 MODEL = MAEConfig(
@@ -40,6 +42,7 @@ MODEL = MAEConfig(
 )  # fmt: skip
 TRAIN = TrainConfig(epochs=3, batch_size=64, base_lr=4e-3, warmup_epochs=1, precision="fp32")
 SPEC = RunSpec("digits", MODEL, TRAIN, 7)
+CPU_OPTIONS = workers.Options(threads=1, device="cpu", compiled="no")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +68,6 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 
-def untimed(trainer: Trainer) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.progress.log]
-
-
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -76,9 +75,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @given(st.integers(2, 500), st.data())
 def test_learning_rate_warms_up_linearly_and_falls_to_the_final_one(total, data):
     warmup = data.draw(st.integers(0, total - 1))
-    rates = [
-        learning_rate(step, peak=0.3, final=0.01, warmup_steps=warmup, total_steps=total) for step in range(total + 1)
-    ]
+    rates = [cosine(step, peak=0.3, final=0.01, warmup_steps=warmup, total_steps=total) for step in range(total + 1)]
     assert np.allclose(np.diff([0, *rates[:warmup]]), 0.3 / max(warmup, 1))
     assert rates[warmup] == pytest.approx(0.3)
     assert rates[total] == pytest.approx(0.01)
@@ -112,7 +109,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(images, tmp_path,
     assert resumed.progress.step == stop
     take(resumed)
     assert same(weights(whole), weights(resumed))
-    assert untimed(whole) == untimed(resumed)
+    assert whole.progress.log == resumed.progress.log
     assert whole.progress.validation == resumed.progress.validation
     assert whole.progress.train_loss == resumed.progress.train_loss
 
@@ -123,7 +120,7 @@ CONTROL = replace(SPEC, model=replace(MODEL, mask_unit=4, loss_margin=1, loss_ma
 
 @pytest.mark.parametrize("stop", [5, 16])
 def test_the_random_pixels_that_a_control_leaves_out_go_on_after_a_restart(stored, images, tmp_path, stop):
-    plan = Plan("control", stored, tmp_path / "runs", tmp_path / "control.manifest.json", (CONTROL,))
+    plan = Plan("control", stored, tmp_path / "runs", (CONTROL,))
     torch.rand(3)
     list(workers.train_run(CONTROL, plan, workers.Options(threads=1, device="cpu"), {}))
     whole = load_run(plan.runs_dir / CONTROL.name).model.state_dict()
@@ -258,7 +255,7 @@ def test_a_run_is_named_by_every_setting():
     train = {
         "epochs": 4, "batch_size": 32, "base_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 0.0, "weight_decay": 0.1,
         "beta1": 0.8, "beta2": 0.999, "clip_grad": 1.0, "augmentation": "crop", "crop_scale": 0.5, "precision": "bf16",
-        "snapshots": (1,), "surrogate": "gaussian",
+        "snapshots": (1,), "snapshot_steps": (1,), "surrogate": "gaussian", "schedule": "wsd", "cooldown": 0.5,
     }  # fmt: skip
     assert set(train) == {f.name for f in fields(TrainConfig)}
     plain = replace(TRAIN, augmentation="none")  # the surrogate's only one
@@ -296,7 +293,7 @@ def test_impossible_settings_are_refused(values, message):
 def plan(tmp_path, stored):
     """A plan of two runs, on disk, its paths relative."""
     runs = (SPEC, replace(SPEC, seed=8, train=replace(TRAIN, snapshots=(0, 2))))
-    plan = Plan("test", stored, tmp_path / "runs", tmp_path / "training" / "test.manifest.json", runs)
+    plan = Plan("test", stored, tmp_path / "runs", runs)
     plan.save(tmp_path / "training" / "test.json")
     return tmp_path / "training" / "test.json"
 
@@ -312,7 +309,7 @@ def test_plans_come_back_and_can_be_carried(plan, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.pop("stage"), "stage: missing"),
+        (lambda v: v.pop("training"), "training: missing"),
         (lambda v: v["runs"][0]["model"].update(patch_size=3), "patch_size: 3 does not tile"),
         (lambda v: v["runs"][0]["train"].update(pace=3), "pace: unknown key"),
     ],
@@ -347,63 +344,228 @@ def test_a_setting_that_is_new_renames_no_run_and_outdates_no_record(plan, tmp_p
     assert names[0].startswith("digits-p2-u4-m0.75-margin1-e") and "-margin1-control-e" in names[1]
 
 
+def record_of(tmp_path: Path, spec: RunSpec) -> Path:
+    return tmp_path / "runs" / spec.name / "run.json"
+
+
 def test_a_plan_is_trained_once_and_damage_is_trained_again(plan, tmp_path, capsys):
     main([str(plan), "--workers", "2"])
     assert "train test: 2/2 runs" in capsys.readouterr().err
-    manifest = tmp_path / "training" / "test.manifest.json"
-    first = json.loads(manifest.read_text())
-    assert [entry["name"] for entry in first] == [spec.name for spec in Plan.load(plan).runs]
-    folders = [tmp_path / "runs" / entry["name"] for entry in first]
-    expected = {"model.safetensors", "config.json", "log.csv", "validation.csv", "run.json"}
-    assert {path.name for path in folders[0].iterdir()} == expected
+    folders = [tmp_path / "runs" / spec.name for spec in Plan.load(plan).runs]
+    made = {"model.safetensors", "config.json", "log.csv", "validation.csv", "run.json"}
+    beside = {"finished.json", "costs.json", "state.safetensors", "repeat.json"}
+    assert {path.name for path in folders[0].iterdir()} == made | beside
     assert {path.name for path in (folders[1] / "snapshots").iterdir()} == {"epoch0000", "epoch0002"}
 
-    times = [(folder / "run.json").stat().st_mtime_ns for folder in folders]
-    manifest.unlink()
-    (folders[1] / "model.safetensors").write_bytes(b"damaged")
+    weights = [folder / "model.safetensors" for folder in folders]
+    records = [(folder / "run.json").read_bytes() for folder in folders]
+    times = [path.stat().st_mtime_ns for path in weights]
+    weights[1].write_bytes(b"damaged")
     main([str(plan), "--workers", "1"])
-    after = [(folder / "run.json").stat().st_mtime_ns for folder in folders]
+    after = [path.stat().st_mtime_ns for path in weights]
     assert after[0] == times[0] and after[1] > times[1]
-    assert json.loads(manifest.read_text()) == first
+    assert [(folder / "run.json").read_bytes() for folder in folders] == records
 
 
-def test_runs_of_other_code_are_trained_again_unless_kept(plan, tmp_path, monkeypatch):
+def test_a_record_is_the_same_whenever_the_run_is_made_and_its_costs_are_apart(plan, tmp_path):
     main([str(plan), "--workers", "1"])
-    record = tmp_path / "runs" / SPEC.name / "run.json"
-    old = json.loads(record.read_text()) | {"code_digest": "another"}
-    record.write_text(json.dumps(old))
-    manifest = tmp_path / "training" / "test.manifest.json"
+    record = record_of(tmp_path, SPEC)
+    first, text = json.loads(record.read_text()), record.read_bytes()
+    assert not {"seconds", "device_name", "threads", "images_per_second"} & set(first)
+    costs = json.loads((record.parent / "costs.json").read_text())
+    assert costs["seconds"] > 0 and {"device", "threads", "images_per_second"} <= set(costs)
+    shutil.rmtree(record.parent)
+    main([str(plan), "--workers", "1"])
+    assert record.read_bytes() == text
+
+
+def test_a_record_that_a_workflow_deletes_is_made_again_without_training(plan, tmp_path):
+    main([str(plan), "--workers", "1"])
+    record = record_of(tmp_path, SPEC)
+    text, stamp = record.read_bytes(), (record.parent / "model.safetensors").stat().st_mtime_ns
+    record.unlink()
+    main([str(plan), "--workers", "1"])
+    assert record.read_bytes() == text
+    assert (record.parent / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def other_code(monkeypatch, name: str = "other") -> None:
+    """The code is another from here on, by name alone."""
+    for module in (runs, trainer_module, workers):
+        monkeypatch.setattr(module, "today", lambda: name)
+
+
+def test_runs_of_other_code_that_does_the_same_are_taken_and_both_codes_are_told(plan, tmp_path, monkeypatch, capsys):
+    main([str(plan), "--workers", "1"])
+    folder = RunFolder(record_of(tmp_path, SPEC).parent)
+    stamp = folder.weights.stat().st_mtime_ns
+    before = json.loads(folder.record.read_text())
+    folder.record.unlink()  # as Snakemake does
+    other_code(monkeypatch)
+    told = list(workers.train_run(SPEC, Plan.load(plan), CPU_OPTIONS, {}))
+    assert [message.ended for message in told] == ["kept"]
+    assert "made by other code, whose steps today's repeats bit for bit" in capsys.readouterr().err
+    assert json.loads(folder.record.read_text()) == before | {"code": [*before["code"], "other"]}
+    assert folder.weights.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("changed", ["from the start", "late in the run"])
+def test_runs_of_other_code_that_does_otherwise_are_trained_again(plan, tmp_path, monkeypatch, changed):
+    main([str(plan), "--workers", "1"])
+    folder = RunFolder(record_of(tmp_path, SPEC).parent)
+    before, whole = json.loads(folder.record.read_text()), sha256_of(folder.weights)
+    other_code(monkeypatch)
+    rate = Trainer.learning_rate
+    first = 0 if changed == "from the start" else 20
+    monkeypatch.setattr(Trainer, "learning_rate", lambda self, step: rate(self, step) * (1 + (step >= first)))
+    told = list(workers.train_run(SPEC, Plan.load(plan), CPU_OPTIONS, {}))
+    assert told[-1].ended == "trained"
+    after = json.loads(folder.record.read_text())
+    assert after["code"] == ["other"] != before["code"]
+    assert sha256_of(folder.weights) != whole
+
+
+def test_runs_of_other_code_are_taken_unseen_where_the_user_says_so(plan, tmp_path, monkeypatch):
+    main([str(plan), "--workers", "1"])
+    folder = RunFolder(record_of(tmp_path, SPEC).parent)
+    before = folder.record.read_bytes()
     monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "yes")
     with pytest.raises(UserError, match="SPATIALMAE_KEEP_TRAINED: 'yes' is neither 0 nor 1"):
         main([str(plan), "--workers", "1"])
-    monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "1")
-    main([str(plan), "--workers", "1"])
-    assert [entry["code_matches"] for entry in json.loads(manifest.read_text())] == [False, True]
-    monkeypatch.delenv("SPATIALMAE_KEEP_TRAINED")
-    main([str(plan), "--workers", "1"])
-    assert json.loads(record.read_text())["code_digest"] == code_digest()
-    assert [entry["code_matches"] for entry in json.loads(manifest.read_text())] == [True, True]
+    other_code(monkeypatch)
+    (folder.path / "repeat.json").unlink()  # nothing that could be repeated
+    kept = replace(CPU_OPTIONS, keep_trained=True)
+    assert [message.ended for message in workers.train_run(SPEC, Plan.load(plan), kept, {})] == ["kept"]
+    assert folder.record.read_bytes() == before
+    assert list(workers.train_run(SPEC, Plan.load(plan), CPU_OPTIONS, {}))[-1].ended == "trained"
+
+
+def stopped(plan: Path, monkeypatch, step: int) -> RunFolder:
+    """A run that ran out of time after some steps."""
+    loaded = Plan.load(plan)
+    with monkeypatch.context() as patch:
+        clock = iter(range(10**6))
+        patch.setattr(workers.time, "time", lambda: next(clock))
+        told = list(workers.train_run(SPEC, loaded, replace(CPU_OPTIONS, deadline=step), {}))
+    assert told[-1].ended == "left"
+    return RunFolder(loaded.runs_dir / SPEC.name)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_state_of_other_code_is_taken_only_if_todays_does_the_same(plan, tmp_path, images, monkeypatch, same):
+    whole = take(Trainer(SPEC, images, CPU)).weights_sha256()
+    folder = stopped(plan, monkeypatch, 12)
+    # What a run notes some steps after its state, when it is killed before the next one.
+    noted = Trainer(SPEC, images, CPU)
+    assert folder.restore(noted) is None
+    folder.save_repeat(take(noted, 12 + REPEATED))
+    other_code(monkeypatch)
+    if not same:
+        step = Trainer.learning_rate
+        monkeypatch.setattr(Trainer, "learning_rate", lambda self, s: step(self, s) * (1 + (s == 14)))
+    told = list(workers.train_run(SPEC, Plan.load(plan), CPU_OPTIONS, {}))
+    assert (sum(message.resumed for message in told) > 0) == same
+    record = json.loads(folder.record.read_text())
+    assert record["code"][-1] == "other" and len(record["code"]) == 1 + same
+    assert (json.loads(folder.repeat.read_text())["weights_sha256"] == whole) == same
 
 
 def test_out_of_time_leaves_states_that_the_next_call_goes_on_from(plan, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"test: time ran out with 0 of 2 runs finished; run the same command again"):
         main([str(plan), "--workers", "1", "--max-minutes", "0.0001"])
-    assert not (tmp_path / "training" / "test.manifest.json").exists()
     main([str(plan), "--workers", "1"])
     folder = RunFolder(tmp_path / "runs" / SPEC.name)
     whole = sha256_of(folder.weights)
-    folder.record.unlink()
-    folder.weights.unlink()
+    shutil.rmtree(folder.path)
     # The clock passes the deadline at the sixth step.
-    clock = iter(range(10**6))
-    monkeypatch.setattr(workers.time, "time", lambda: next(clock))
-    told = list(workers.train_run(SPEC, Plan.load(plan), workers.Options(threads=1, deadline=6), {}))
-    assert told[-1].ended == "left"
+    stopped(plan, monkeypatch, 6)
     assert read_tensors(folder.state, "order")[1]["step"] == 6
-    monkeypatch.undo()
     main([str(plan), "--workers", "1"])
     assert sha256_of(folder.weights) == whole
-    assert not folder.state.exists()
+
+
+TRUNK = TrainConfig(
+    epochs=2, batch_size=64, base_lr=4e-3, warmup_epochs=0.5, precision="fp32", schedule="constant", snapshot_steps=(3,)
+)
+
+
+def wsd(epochs: int) -> RunSpec:
+    return replace(SPEC, train=replace(TRUNK, schedule="wsd", epochs=epochs, cooldown=0.3))
+
+
+@given(st.integers(4, 500), st.data())
+def test_wsd_warms_up_stays_and_cools_down_and_shares_all_before_with_longer_runs(total, data):
+    cooldown = data.draw(st.integers(1, total - 2))
+    warmup = data.draw(st.integers(0, total - cooldown))
+    options = {"peak": 0.3, "final": 0.01, "warmup_steps": warmup, "cooldown_steps": cooldown}
+    rates = [warmup_stable_decay(step, **options, total_steps=total) for step in range(total + 1)]
+    longer = [warmup_stable_decay(step, **options, total_steps=2 * total) for step in range(total + 1)]
+    start = total - cooldown
+    assert np.allclose(np.diff([0, *rates[:warmup]]), 0.3 / max(warmup, 1))
+    assert np.allclose(rates[warmup : start + 1], 0.3)
+    assert rates[:start] == longer[:start]
+    assert rates[total] == pytest.approx(0.01)
+    assert (np.diff(rates[start:]) < 0).all()
+    assert rates[start + cooldown // 2] == pytest.approx(0.01 + 0.29 * (1 - math.sqrt(cooldown // 2 / cooldown)))
+
+
+def test_a_branch_of_a_trunk_equals_the_run_that_was_trained_alone_in_weights_and_logs(stored, images, tmp_path):
+    trunk, branch = replace(SPEC, train=TRUNK), wsd(3)
+    assert (branch.train.cooldown_epochs, branch.train.stable_until) == (1, 2)
+    longer = replace(SPEC, train=replace(TRUNK, epochs=4))
+    plan = Plan("chain", stored, tmp_path / "runs", (branch, longer, trunk))
+    assert workers.in_order(plan.runs)[0] == trunk
+    assert branch.trunk(plan.runs) == longer.trunk(plan.runs) == trunk
+    assert trunk.trunk(plan.runs) is None and SPEC.trunk(plan.runs) is None
+    resumed = {}
+    for spec in workers.in_order(plan.runs):
+        told = list(workers.train_run(spec, plan, CPU_OPTIONS, {}))
+        resumed[spec] = sum(message.resumed for message in told)
+    assert resumed == {trunk: 0, branch: 2 * 16 * 64, longer: 2 * 16 * 64}
+    for spec in (branch, longer):
+        alone = Plan("alone", stored, tmp_path / "alone", (spec,))
+        list(workers.train_run(spec, alone, CPU_OPTIONS, {}))
+        files = [json.loads((p.runs_dir / spec.name / "run.json").read_text())["files"] for p in (plan, alone)]
+        assert files[0] == files[1], "weights, logs and snapshots"
+
+
+def test_a_trunk_of_other_settings_or_beyond_the_cool_down_is_none():
+    trunk = replace(SPEC, train=TRUNK)
+    other = [
+        replace(trunk, seed=8),
+        replace(trunk, model=replace(MODEL, mask_ratio=0.5)),
+        replace(trunk, train=replace(TRUNK, base_lr=1e-3)),
+        replace(trunk, train=replace(TRUNK, epochs=3)),
+    ]
+    assert wsd(3).trunk(other) is None
+    assert wsd(3).trunk([*other, trunk]) == trunk
+    assert wsd(8).trunk([*other, trunk]) == other[-1], "the longest"
+
+
+def test_a_trunk_of_another_precision_or_without_its_end_is_not_gone_on_from(stored, tmp_path, capsys):
+    trunk, branch = replace(SPEC, train=TRUNK), wsd(3)
+    plan = Plan("chain", stored, tmp_path / "runs", (branch, trunk))
+    list(workers.train_run(trunk, plan, CPU_OPTIONS, {}))
+    RunFolder(plan.runs_dir / trunk.name).end.write_bytes(b"damaged")
+    told = list(workers.train_run(branch, plan, CPU_OPTIONS, {}))
+    assert not any(message.resumed for message in told)
+    assert "so it starts alone" in capsys.readouterr().err
+
+
+def test_each_process_has_a_gpu_of_its_own_or_shares_one_as_asked(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    gpus = ["GPU-a", "GPU-b"]
+    with ExitStack() as held:
+        taken = [held.enter_context(reserved_device("auto", 2, gpus)) for _ in range(4)]
+        assert taken == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+        monkeypatch.setattr(hardware_module.time, "sleep", lambda _: held.close())  # the others end
+        with reserved_device("cuda", 2, gpus) as device:
+            assert device in ("cuda:0", "cuda:1")
+    for device in ("cpu", "cuda:1"):
+        with reserved_device(device, 1, gpus) as chosen:
+            assert chosen == device
+    with reserved_device("auto", 1, []) as chosen:
+        assert chosen == "auto"
 
 
 def test_damaged_and_foreign_states_are_not_used(images, tmp_path, monkeypatch):
@@ -419,9 +581,9 @@ def test_damaged_and_foreign_states_are_not_used(images, tmp_path, monkeypatch):
     }
     for name, trainer in others.items():
         assert folder.restore(trainer) == f"begun with other {name}"
-    monkeypatch.setattr(runs, "code_digest", lambda: "other")
+    other_code(monkeypatch)
     assert folder.restore(fresh) == "begun with other code"
-    assert folder.restore(Trainer(SPEC, images, CPU), keep_trained=True) is None
+    assert folder.restore(Trainer(SPEC, images, CPU), any_code=True) is None
     monkeypatch.undo()
     for damaged in (folder.state.read_bytes()[:-100], b""):
         folder.state.write_bytes(damaged)
@@ -431,13 +593,13 @@ def test_damaged_and_foreign_states_are_not_used(images, tmp_path, monkeypatch):
     assert same(before, weights(fresh)) and fresh.progress.step == 0
 
 
-def test_a_failed_run_is_said_in_a_line_and_leaves_no_manifest(plan, tmp_path):
+def test_a_failed_run_is_said_in_a_line_and_the_others_go_on(plan, tmp_path):
     values = json.loads(plan.read_text())
     values["runs"][0]["train"]["base_lr"] = 1e5
     plan.write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"the loss is .* \(1 of 2 runs failed\); lower base_lr \(now 100000\)"):
         main([str(plan), "--workers", "2"])
-    assert not (tmp_path / "training" / "test.manifest.json").exists()
+    assert not record_of(tmp_path, Plan.load(plan).runs[0]).exists()
     assert (tmp_path / "runs" / Plan.load(plan).runs[1].name / "run.json").exists()
 
 
@@ -452,9 +614,12 @@ def test_finished_runs_are_read_with_their_normalisation(plan, tmp_path, images)
     assert not run.model.training
     assert run.record["images"] == 3 * 16 * 64
     (folder / "model.safetensors").write_bytes((tmp_path / "runs" / SPEC.name / "model.safetensors").read_bytes()[:-4])
-    with pytest.raises(UserError, match=r"model\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: missing, or not as .*run\.json is removed; run the same command"
+    ):
         load_run(folder)
-    with pytest.raises(UserError, match="no finished training run; train it again: spatialmae train"):
+    assert not (folder / "run.json").exists(), "nothing vouches for a damaged run"
+    with pytest.raises(UserError, match="no finished training run; train it: snakemake"):
         load_run(tmp_path / "runs" / "none")
 
 
@@ -480,22 +645,14 @@ def test_training_needs_torch_and_numpy_alone(plan, tmp_path):
     environment = bare_machine(tmp_path / "bare")
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "training" / "test.manifest.json").exists()
+    assert record_of(tmp_path, SPEC).exists()
 
 
 def test_bad_input_ends_in_one_line(tmp_path):
     command = [sys.executable, "-m", "spatialmae", "train", "no.json"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr == "error: no.json: plan not found; write it again: spatialmae plan STAGE --config FILE\n"
-
-
-def test_the_code_digest_sees_code_and_nothing_else():
-    assert bare_source('"""Doc."""\n\nx = 1  # why\n\n\ndef f():\n    """Doc."""\n    return "# no comment"\n') == (
-        'x = 1\ndef f():\n    return "# no comment"'
-    )
-    root = Path(sys.modules["spatialmae"].__file__).parent
-    assert all(bare_source((root / name).read_text()) for name in NUMERIC)
+    assert result.stderr == "error: no.json: plan not found; write it again: spatialmae plan TRAINING --config FILE\n"
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(plan, tmp_path):
@@ -539,7 +696,7 @@ def test_a_finished_run_with_a_file_missing_is_trained_again(plan, tmp_path):
     whole = sha256_of(folder / "model.safetensors")
     for name in ("config.json", "log.csv", "snapshots/epoch0002/model.safetensors"):
         (folder / name).unlink()
-        with pytest.raises(UserError, match=f"{Path(name).name}: missing, or not as it was.*train it again"):
+        with pytest.raises(UserError, match=f"{Path(name).name}: missing, or not as it was"):
             load_run(folder)
         main([str(plan), "--workers", "1"])
         assert sha256_of(folder / "model.safetensors") == whole

@@ -23,7 +23,7 @@ app = typer.Typer(
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True)]
 DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the configuration.")]
-StageArgument = Annotated[str, typer.Argument(help="Name of a training stage of the configuration.")]
+TrainingArgument = Annotated[str, typer.Argument(help="Name of a training of the configuration.")]
 DEFAULT = Path("config/config.yaml")
 
 
@@ -77,9 +77,9 @@ def _run_training(stage: str, config_path: Path, training: str) -> None:
 
 
 @app.command()
-def plan(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
-    """Write down what a training stage trains."""
-    _run_training("plan", config, stage)
+def plan(training: TrainingArgument, config: ConfigOption = DEFAULT) -> None:
+    """Write down what a training holds, for a machine without Snakemake."""
+    _run_training("plan", config, training)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -91,10 +91,19 @@ def train(context: typer.Context) -> None:
     main(context.args)
 
 
+@app.command("train-run")
+def train_run(
+    run: Annotated[str, typer.Argument(help="Name of a run, as in results/<name>/runs.")],
+    config: ConfigOption = DEFAULT,
+) -> None:
+    """Train one run of the configuration, or go on with it."""
+    _run("train", config, None, run)
+
+
 @app.command()
-def collect(stage: StageArgument, config: ConfigOption = DEFAULT) -> None:
-    """Gather the runs of a training stage: curves, costs, reconstructions."""
-    _run_training("training", config, stage)
+def collect(training: TrainingArgument, config: ConfigOption = DEFAULT) -> None:
+    """Gather the runs of a training: curves, costs, reconstructions."""
+    _run_training("training", config, training)
 
 
 @app.command()

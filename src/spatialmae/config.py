@@ -461,7 +461,7 @@ class Evaluation(_Strict):
 class Claims(_Strict):
     """The ledger and how it is read."""
 
-    ledger: str = Field("claims.yaml", description="the records, relative to where the command runs")
+    ledger: str = Field("claims", description="the folder of the records, relative to where the command runs")
     configuration: Name | None = Field(None, description="whose tests of the ledger to judge by; default: name")
 
 
@@ -485,6 +485,7 @@ class Config(_Strict):
         "patch size and masking ratio alone",
     )
     claims: Claims = Claims()
+    runs_per_gpu: Count = Field(1, description="training runs that share a GPU, on a machine that has any")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -610,6 +611,10 @@ class Config(_Strict):
         cells = training.cells(self.datasets[training.dataset].source.shape)
         seeds = range(self.seeds.first, self.seeds.first + training.seeds)
         return [RunSpec(training.dataset, model, train, seed) for model, train in cells for seed in seeds]
+
+    def all_runs(self) -> list[RunSpec]:
+        """The runs of all trainings, each once, though trainings may share some."""
+        return list(dict.fromkeys(run for training in self.training for run in self.training_runs(training)))
 
     def dataset_seeds(self, dataset: str) -> list[int]:
         """The seeds of a data set: one for each group of images left out."""

@@ -38,16 +38,16 @@ class Layout:
 
     @property
     def runs(self) -> Path:
-        """Folder of the training runs, a folder for each; stages that have a run in common share it."""
+        """Folder of the training runs, a folder for each; trainings that have a run in common share it."""
         return self.root / "runs"
+
+    def run(self, name: str) -> Path:
+        """Written when a training run is finished."""
+        return self.runs / name / "run.json"
 
     def plan(self, stage: str) -> Path:
         """What a training stage trains."""
         return self.root / "training" / f"{stage}.json"
-
-    def manifest(self, stage: str) -> Path:
-        """Written when every run of a training stage is finished."""
-        return self.root / "training" / f"{stage}.manifest.json"
 
     def reconstructions(self, stage: str) -> Path:
         """Images, masks and reconstructions of a training stage."""
@@ -124,12 +124,8 @@ def datasets_with(config: Config, table: str) -> list[str]:
     if table == "calibration":
         return ["cells", "held_out"] if config.calibration else []
     if table == COSTS:
-        return [
-            costs_subject(measure, name)
-            for name, one in config.evaluations.items()
-            for measure in one.analyses
-            if MEASURES[measure].has_costs
-        ]
+        asked = ((measure, name) for name, one in config.evaluations.items() for measure in one.analyses)
+        return [*config.training, *(costs_subject(*one) for one in asked if MEASURES[one[0]].has_costs)]
     makers = {name for name, measure in MEASURES.items() if table in measure.tables}
     if makers:
         return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]

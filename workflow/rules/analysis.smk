@@ -1,9 +1,7 @@
 # Analyses of images and of the solutions; each writes tidy tables.
 rule measure_statistics:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
-        code=code("spatialmae.stages.statistics"),
     output:
         jackknifed("statistics", "statistics_summary"),
     log:
@@ -14,19 +12,18 @@ rule measure_statistics:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=fingerprint("spatialmae.stages.statistics"),
         settings=settings("first_seed", "groups"),
     message:
         "Measuring spatial statistics: {wildcards.dataset}"
     shell:
-        "python -m spatialmae statistics {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae statistics {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule measure_features:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
-        code=code("spatialmae.stages.features"),
     output:
         jackknifed("features"),
     log:
@@ -37,19 +34,18 @@ rule measure_features:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=fingerprint("spatialmae.stages.features"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components"),
     message:
         "Measuring variance and redundancy kept: {wildcards.dataset}"
     shell:
-        "python -m spatialmae features {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae features {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule measure_reach:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
-        code=code("spatialmae.stages.reach"),
     output:
         jackknifed("reach", "jacobian"),
     log:
@@ -60,18 +56,17 @@ rule measure_reach:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=fingerprint("spatialmae.stages.reach"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "source"),
     message:
         "Measuring the reach of the linear Jacobians: {wildcards.dataset}"
     shell:
-        "python -m spatialmae reach {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae reach {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule measure_sampling:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
-        code=code("spatialmae.stages.sampling"),
     output:
         jackknifed("reach_lags"),
         str(L.table("reach_sampled", "{dataset}")),
@@ -83,17 +78,15 @@ rule measure_sampling:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=fingerprint("spatialmae.stages.sampling"),
         settings=settings("first_seed", "seeds", "groups", "patch_sizes", "n_components", "linear", "source"),
     message:
         "Measuring what noise adds to the reach: {wildcards.dataset}"
     shell:
-        "python -m spatialmae sampling {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae sampling {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule measure_ising:
-    input:
-        config=ancient(str(L.config)),
-        code=code("spatialmae.stages.ising"),
     output:
         str(L.table("ising", "ising")),
         str(L.table("ising_profile", "ising")),
@@ -105,17 +98,15 @@ rule measure_ising:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.ising"),
         settings=settings("seeds", "ising", "linear"),
     message:
         "Measuring where weights lie on Ising data"
     shell:
-        "python -m spatialmae ising --config {input.config} > {log} 2>&1"
+        "python -m spatialmae ising --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule measure_hierarchy:
-    input:
-        config=ancient(str(L.config)),
-        code=code("spatialmae.stages.hierarchy"),
     output:
         str(L.table("theorem", "hierarchy")),
         str(L.table("levels", "hierarchy")),
@@ -127,17 +118,15 @@ rule measure_hierarchy:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.hierarchy"),
         settings=settings("seeds", "hierarchy"),
     message:
         "Checking the theory of latent hierarchies"
     shell:
-        "python -m spatialmae hierarchy --config {input.config} > {log} 2>&1"
+        "python -m spatialmae hierarchy --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule measure_identifiability:
-    input:
-        config=ancient(str(L.config)),
-        code=code("spatialmae.stages.identifiability"),
     output:
         str(L.table("identifiability", "hierarchy")),
     log:
@@ -148,11 +137,12 @@ rule measure_identifiability:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.identifiability"),
         settings=settings("first_seed", "identifiability"),
     message:
         "Identifying known latents by masked prediction"
     shell:
-        "python -m spatialmae identifiability --config {input.config} > {log} 2>&1"
+        "python -m spatialmae identifiability --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule analysis:

@@ -3,8 +3,6 @@ rule calibrate:
     input:
         [str(L.table("linear_probe", name)) for name in CONFIG.calibration],
         data_of_calibration(),
-        config=ancient(str(L.config)),
-        code=code("spatialmae.stages.calibration"),
     output:
         [str(L.table("calibration", name)) for name in ("cells", "held_out", "comparison")],
     log:
@@ -15,11 +13,12 @@ rule calibrate:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.calibration"),
         evaluations=CONFIG.calibration,
     message:
         "Calibrating the recommender"
     shell:
-        "python -m spatialmae calibrate --config {input.config} > {log} 2>&1"
+        "python -m spatialmae calibrate --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule calibration:

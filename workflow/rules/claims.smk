@@ -5,9 +5,7 @@ rule judge_claims:
         rules.analysis.input,
         rules.probes.input,
         rules.evaluation.input,
-        config=ancient(str(L.config)),
-        ledger=CONFIG.claims.ledger,
-        code=code("spatialmae.stages.claims"),
+        ledger=LEDGER,
     output:
         claims=report(
             str(L.claims),
@@ -32,11 +30,12 @@ rule judge_claims:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.claims"),
         settings=settings("name", "claims"),
     message:
         "Judging the claims"
     shell:
-        "python -m spatialmae claims --config {input.config} > {log} 2>&1"
+        "python -m spatialmae claims --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule claims:

@@ -1,21 +1,21 @@
-# What the rules share: the validated configuration, its layout on disk, and the code that each depends on.
-import ast
-import importlib.util
+# What the rules share: the validated configuration, its layout on disk, and look-ups in both. Nothing here writes.
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
+from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import PROBE_MODULES, SOURCE_MODULES, parse_config
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
 from spatialmae.evaluation.measure import COSTS
+from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
+from spatialmae.fingerprint import fingerprint, fingerprint_of_source
 from spatialmae.layout import Layout, costs_subject, datasets_with
 from spatialmae.measures import MEASURES
-from spatialmae.stages import resolve
-from spatialmae.train.manifest import read_manifest
 from spatialmae.yamlfile import read_yaml
 
 try:
@@ -25,34 +25,36 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+REPOSITORY = os.path.relpath(Path(workflow.basedir).parent)
+
+
+def in_repository(path):
+    """A file of the repository, wherever Snakemake runs."""
+    return os.path.normpath(os.path.join(REPOSITORY, path))
+
+
+# The claims are the repository's, unless the folder that Snakemake runs in has its own.
+if not Path(CONFIG.claims.ledger).exists():
+    ledger = in_repository(CONFIG.claims.ledger)
+    CONFIG = CONFIG.model_copy(update={"claims": CONFIG.claims.model_copy(update={"ledger": ledger})})
+
 L = Layout.of(CONFIG)
-DATASETS, STAGES = list(CONFIG.datasets), list(CONFIG.training)
-MANIFESTS = [str(L.manifest(stage)) for stage in STAGES]
+RESOLVED = str(L.config)  # what jobs read: the configuration as it is when Snakemake starts
+DATASETS, TRAININGS = list(CONFIG.datasets), list(CONFIG.training)
+RUNS = {run.name: run for run in CONFIG.all_runs()}
+LEDGER = [str(path) for path in ledger_files(CONFIG.claims.ledger)]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
 ENVIRONMENT = "../../environment.yml"
 
 # Jobs run in the interpreter that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
-def is_run_under_way():
-    """Whether Snakemake runs in this folder, or was killed there: its jobs rely on the files as they are."""
-    locks = Path(".snakemake/locks")
-    return locks.is_dir() and any(locks.iterdir())
+# Before the first job, and never in a dry run.
+onstart:
+    from spatialmae.stages import resolve
 
-
-# What jobs read is written here rather than by a rule: Snakemake does not compare the params of jobs behind one that
-# has to run, so that each edit would rerun that rule alone and leave old results. A dry run leaves what is there.
-if workflow.is_main_process and not resolve.is_resolved(CONFIG) and not (workflow.dryrun and L.config.exists()):
-    if L.config.exists() and is_run_under_way():
-        problem = UserError(L.config, "left as it is while snakemake runs here", "if it does not, snakemake --unlock")
-        print(problem, file=sys.stderr)
-    else:
-        try:
-            resolve.run(CONFIG)
-        except OSError as error:
-            hint = "check the path, its permissions, and the space left"
-            raise WorkflowError(str(UserError(L.config, error.strerror or str(error), hint))) from None
+    resolve.run(CONFIG)
 
 
 def made_by(measure, evaluation):
@@ -73,7 +75,8 @@ EVALUATED = [
 
 wildcard_constraints:
     dataset="|".join(DATASETS) or "(?!)",  # none: nothing matches
-    stage="|".join(STAGES) or "(?!)",
+    training="|".join(TRAININGS) or "(?!)",
+    run="|".join(map(re.escape, RUNS)) or "(?!)",
     evaluation="|".join(CONFIG.evaluations) or "(?!)",
     notebook="[a-z]+",
 
@@ -81,48 +84,6 @@ wildcard_constraints:
 def having(*analyses):
     """Data sets on which one of these analyses runs."""
     return [name for name, dataset in CONFIG.datasets.items() if set(analyses) & set(dataset.analyses)]
-
-
-# The settings reach jobs as params and the paths as outputs, so edits of these modules need rerun nothing.
-NOT_CODE = {"spatialmae.config", "spatialmae.layout", "spatialmae.errors"}
-
-
-def code(name, seen=None):
-    """Source files of a module and of all it imports from the package, directly or not."""
-    seen = set() if seen is None else seen
-    spec = importlib.util.find_spec(name)
-    if name in seen or name in NOT_CODE or spec is None or spec.origin is None:
-        return []
-    seen.add(name)
-    return [os.path.relpath(spec.origin), *code_imported(Path(spec.origin).read_text(encoding="utf-8"), seen)]
-
-
-def code_of_notebook(path):
-    """The same for all that a notebook's cells import."""
-    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-    return code_imported("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), set())
-
-
-def code_imported(source, seen):
-    """The same for all that some code imports."""
-    files = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for imported in names:
-            if imported.startswith("spatialmae.") and is_module(imported):
-                files += code(imported, seen)
-    return files
-
-
-def is_module(name):
-    """Whether a dotted name of the package is a module rather than a thing in one."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def settings(*sections, dataset=None):
@@ -146,36 +107,15 @@ def threads_of(wildcards):
     return CONFIG.datasets[wildcards.dataset].threads
 
 
-def runs_of(wildcards):
-    """Names of the runs of a training stage, each with a hash of all its settings."""
-    return [run.name for run in CONFIG.training_runs(wildcards.stage)]
+def runs_of(training):
+    """The finished runs of a training."""
+    return [str(L.run(run.name)) for run in CONFIG.training_runs(training)]
 
 
-def damage(manifest):
-    """What is wrong with a stage's manifest or the runs that it names; empty if nothing is, or no manifest is there."""
-    if not manifest.exists():
-        return ""
-    try:
-        entries = read_manifest(manifest).items()
-    except UserError as error:
-        return error.problem
-    lost = [name for name, entry in entries if not is_whole(L.runs / name, entry.weights_sha256)]
-    return f"{len(lost)} of {len(entries)} runs lost or damaged ({lost[0]} first)" if lost else ""
-
-
-def is_whole(path, weights_sha256):
-    """Whether all files of a run are there, as they were when it was finished with these weights."""
-    from spatialmae.train.runs import RunFolder  # imports torch, which takes a second
-
-    try:
-        return RunFolder(path).read_record()["weights_sha256"] == weights_sha256
-    except (UserError, OSError):
-        return False
-
-
-def data_of(wildcards):
-    """Images of a training stage."""
-    return str(L.data(CONFIG.training[wildcards.stage].dataset))
+def trunk_of(wildcards):
+    """The run that a run goes on from, if it branches off another."""
+    trunk = RUNS[wildcards.run].trunk(RUNS.values())
+    return [] if trunk is None else [str(L.run(trunk.name))]
 
 
 def data_of_evaluation(wildcards):
@@ -183,14 +123,9 @@ def data_of_evaluation(wildcards):
     return str(L.data(CONFIG.evaluation_runs(wildcards.evaluation)[0].dataset))
 
 
-def manifests_of(wildcards):
-    """Manifests of the stages whose models an evaluation compares."""
-    return [str(L.manifest(stage)) for stage in CONFIG.evaluations[wildcards.evaluation].stages]
-
-
 def runs_of_evaluation(wildcards):
-    """Names of the runs that an evaluation compares."""
-    return [run.name for run in CONFIG.evaluation_runs(wildcards.evaluation)]
+    """The finished runs that an evaluation compares."""
+    return [str(L.run(run.name)) for run in CONFIG.evaluation_runs(wildcards.evaluation)]
 
 
 def data_of_calibration():
@@ -215,8 +150,8 @@ def taken_up(measure):
     """What a measure waits for, to read cached results of other measures rather than make them."""
 
     def of(wildcards):
-        asked = CONFIG.evaluations[wildcards.evaluation].analyses
-        return [path for other in MEASURES[measure].takes_up if other in asked for path in made_by(other, wildcards.evaluation)]
+        asked = set(MEASURES[measure].takes_up) & set(CONFIG.evaluations[wildcards.evaluation].analyses)
+        return [path for other in sorted(asked) for path in made_by(other, wildcards.evaluation)]
 
     return of
 
@@ -238,10 +173,10 @@ def fits_probes(measure):
     return of
 
 
-def data_code(wildcards):
-    """Code of a data set: its own source's, and no other's."""
-    kind = CONFIG.datasets[wildcards.dataset].source.kind
-    return code(f"spatialmae.data.{SOURCE_MODULES.get(kind, kind)}") + code("spatialmae.stages.data")
+def source_module(dataset):
+    """The module that makes or reads the images of a data set."""
+    kind = CONFIG.datasets[dataset].source.kind
+    return f"spatialmae.data.{SOURCE_MODULES.get(kind, kind)}"
 
 
 def own_images(wildcards):
@@ -250,6 +185,13 @@ def own_images(wildcards):
     if source.kind != "folder":
         return []
     return sorted(str(path) for path in Path(source.path).rglob("*") if path.is_file())
+
+
+def code_of_notebook(name):
+    """Fingerprint of the code that a notebook's cells import, and of what executes it."""
+    cells = json.loads(Path(in_repository(f"notebooks/{name}.ipynb")).read_text(encoding="utf-8"))["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return fingerprint_of_source(source), fingerprint("spatialmae.stages.figures")
 
 
 NOTEBOOK_TABLES = {
@@ -261,7 +203,7 @@ NOTEBOOK_TABLES = {
     "hierarchy": ["theorem", "levels", "identifiability"],
     "probes": ["probe_gabor", "probe_depth", "probe_class"],
     "training": ["runs", "training", "validation"],
-    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MEASURES[a].tables] + [COSTS],
+    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MEASURES[a].tables],
     "images": [
         *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
         *("linear_probe", "model_reach", "levels"),
@@ -278,10 +220,12 @@ def tables_of(notebook):
     if notebook == "features":
         tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
     if notebook == "training":
-        tables += [str(L.reconstructions(stage)) for stage in STAGES]
+        tables += [str(L.reconstructions(training)) for training in TRAININGS]
     if notebook == "nonlinear":
         tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
-        tables += [CONFIG.claims.ledger] if datasets_with(CONFIG, "second_order") else []  # for the control's range
+        timed = datasets_with(CONFIG, "fine_tuning")
+        tables += [str(L.table(COSTS, costs_subject("fine_tuning", evaluation))) for evaluation in timed]
+        tables += LEDGER if datasets_with(CONFIG, "second_order") else []  # for the control's range
     if notebook == "images":
         tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
     return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

@@ -1,8 +1,6 @@
 # Images with targets and splits.
 rule prepare_data:
     input:
-        config=ancient(str(L.config)),
-        code=data_code,
         images=own_images,
     output:
         str(L.data("{dataset}")),
@@ -14,11 +12,12 @@ rule prepare_data:
         ENVIRONMENT
     threads: 1
     params:
+        code=lambda wildcards: fingerprint("spatialmae.stages.data", source_module(wildcards.dataset)),
         settings=settings("source", "first_seed"),
     message:
         "Preparing images: {wildcards.dataset}"
     shell:
-        "python -m spatialmae data {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae data {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule data:

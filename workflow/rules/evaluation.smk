@@ -5,11 +5,9 @@ for measure in MEASURES:
         name:
             f"evaluate_{measure}"
         input:
-            config=ancient(str(L.config)),
             data=data_of_evaluation,
-            manifests=manifests_of,
-            taken_up=ancient(taken_up(measure)),
-            code=code(f"spatialmae.measures.{measure}") + code("spatialmae.stages.evaluate"),
+            runs=runs_of_evaluation,
+            taken_up=taken_up(measure),
         output:
             made_by(measure, "{evaluation}"),
         log:
@@ -23,13 +21,13 @@ for measure in MEASURES:
         resources:
             probing=fits_probes(measure),
         params:
+            code=fingerprint(f"spatialmae.measures.{measure}", "spatialmae.stages.evaluate"),
             measure=measure,  # the shell command is formatted when all rules are known, the loop long over
-            runs=runs_of_evaluation,
             settings=evaluation_settings(measure),
         message:
             f"Evaluating trained models ({measure}): {{wildcards.evaluation}}"
         shell:
-            "python -m spatialmae evaluate {params.measure} {wildcards.evaluation} --config {input.config} > {log} 2>&1"
+            "python -m spatialmae evaluate {params.measure} {wildcards.evaluation} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule evaluation:

@@ -7,9 +7,7 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             f"draw_{notebook}"
         input:
             tables_of(notebook),
-            config=ancient(str(L.config)),
-            notebook=f"notebooks/{notebook}.ipynb",
-            code=code_of_notebook(f"notebooks/{notebook}.ipynb") + code("spatialmae.stages.figures"),
+            notebook=in_repository(f"notebooks/{notebook}.ipynb"),
         output:
             [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
             [
@@ -33,12 +31,13 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
             ENVIRONMENT
         threads: 1
         params:
+            code=code_of_notebook(notebook),
             subjects=notebook_subjects(CONFIG, notebook),
             settings=settings("name", "first_seed"),
         message:
             f"Drawing figures: {notebook}"
         shell:
-            "python -m spatialmae notebook {input.notebook} --config {input.config} --log {log.notebook} > {log.text} 2>&1"
+            "python -m spatialmae notebook {input.notebook:q} --config {RESOLVED:q} --log {log.notebook:q} > {log.text:q} 2>&1"
 
 
 rule figures:

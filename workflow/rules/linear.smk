@@ -5,9 +5,7 @@ CHECKED = CONFIG.checks.dataset if CONFIG.checks else "nothing"  # then no targe
 
 rule solve_linear:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
-        code=code("spatialmae.stages.linear"),
     output:
         solutions=directory(str(L.linear("{dataset}"))),
         whole=str(L.table("sweep_all", "{dataset}")),
@@ -26,18 +24,17 @@ rule solve_linear:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=fingerprint("spatialmae.stages.linear"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "linear"),
     message:
         "Solving the linear autoencoders: {wildcards.dataset}"
     shell:
-        "python -m spatialmae linear {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae linear {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule check_closed_form:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data(CHECKED)),
-        code=code("spatialmae.stages.checks"),
     output:
         report(
             str(L.table("theory", CHECKED)),
@@ -54,11 +51,12 @@ rule check_closed_form:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.checks"),
         settings=settings("first_seed", "groups", "checks", dataset=CHECKED),
     message:
         "Checking the closed form against gradient descent, PCA and random masks"
     shell:
-        "python -m spatialmae checks --config {input.config} > {log} 2>&1"
+        "python -m spatialmae checks --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule linear:

@@ -3,11 +3,8 @@
 
 rule probe_features:
     input:
-        config=ancient(str(L.config)),
         data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
-        code=lambda wildcards: code("spatialmae.stages.probe")
-        + code(f"spatialmae.probe.{PROBE_MODULES[wildcards.probe]}"),
     output:
         jackknifed("probe_{probe}"),
     log:
@@ -20,11 +17,14 @@ rule probe_features:
         ENVIRONMENT
     threads: threads_of
     params:
+        code=lambda wildcards: fingerprint(
+            "spatialmae.stages.probe", f"spatialmae.probe.{PROBE_MODULES[wildcards.probe]}"
+        ),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "sigmas"),
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
     shell:
-        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule probes:

@@ -7,13 +7,13 @@ rule write_report:
         rules.evaluation.input,
         rules.analysis.input,
         expand(str(L.data("{dataset}")), dataset=DATASETS),
-        config=ancient(str(L.config)),
-        ledger=CONFIG.claims.ledger,
-        deviations="docs/deviations.md",
-        template=sorted(
-            str(path) for pattern in ("*.j2", "*.css", "*.js") for path in Path("src/spatialmae/report").glob(pattern)
-        ),
-        code=code("spatialmae.stages.report"),
+        ledger=LEDGER,
+        deviations=in_repository("docs/deviations.md"),
+        template=[
+            str(path)
+            for suffix in ("j2", "css", "js")
+            for path in sorted(Path(in_repository("src/spatialmae/report")).glob(f"*.{suffix}"))
+        ],
     output:
         report=str(L.report),
         provenance=str(L.provenance),
@@ -25,16 +25,15 @@ rule write_report:
         ENVIRONMENT
     threads: 1
     params:
+        code=fingerprint("spatialmae.stages.report"),
         datasets=DATASETS,
         settings=settings("name", "first_seed"),
     message:
         "Writing the report"
     shell:
-        "python -m spatialmae report --config {input.config} > {log} 2>&1"
+        "python -m spatialmae report --config {RESOLVED:q} > {log:q} 2>&1"
 
 
-# Snakemake makes a missing file again only if a target names it, hence the manifests.
 rule report:
     input:
         rules.write_report.output,
-        MANIFESTS,

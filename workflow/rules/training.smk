@@ -1,95 +1,61 @@
-# Training of the non-linear models. A stage is a plan; the training command makes its runs, side by side, and goes on
-# with those that an earlier call left unfinished, or another machine has made.
+# Training of the non-linear models. A run is a job, which goes on where an earlier one was stopped, and takes what another
+# machine has made. What an unfinished run needs to go on is no output, since Snakemake deletes those of a failed job.
 
 
-rule plan_training:
+rule train:
     input:
-        config=ancient(str(L.config)),
-        code=code("spatialmae.stages.plan"),
+        data=lambda wildcards: str(L.data(RUNS[wildcards.run].dataset)),
+        trunk=trunk_of,
     output:
-        str(L.plan("{stage}")),
+        str(L.run("{run}")),
     log:
-        f"{LOGS}/plan/{{stage}}.log",
+        f"{LOGS}/train/{{run}}.log",
     benchmark:
-        f"{BENCHMARKS}/plan/{{stage}}.tsv"
+        f"{BENCHMARKS}/train/{{run}}.tsv"
+    priority: 100  # the longest jobs, for which others wait
     conda:
         ENVIRONMENT
     threads: 1
     params:
-        runs=runs_of,
-    message:
-        "Planning the training stage {wildcards.stage}"
-    shell:
-        "python -m spatialmae plan {wildcards.stage} --config {input.config} > {log} 2>&1"
-
-
-# The runs' folders are no outputs: Snakemake deletes those of a failed job, and with them what it would go on from.
-# So it sees none that is lost: a manifest that no longer is true is removed here, and the command trains what is lost.
-if workflow.is_main_process and not is_run_under_way():
-    for stage in STAGES:
-        if problem := damage(L.manifest(stage)):
-            L.manifest(stage).unlink(missing_ok=True)
-            print(f"{L.manifest(stage)}: {problem}; removed, snakemake trains what is missing", file=sys.stderr)
-
-
-# A stage takes all cores, so that one stage trains at a time, and comes first, since it is the longest.
-rule train_models:
-    input:
-        plan=str(L.plan("{stage}")),
-        data=data_of,
-        code=code("spatialmae.train.command"),
-    output:
-        str(L.manifest("{stage}")),
-    log:
-        f"{LOGS}/train/{{stage}}.log",
-    benchmark:
-        f"{BENCHMARKS}/train/{{stage}}.tsv"
-    priority: 100
-    conda:
-        ENVIRONMENT
-    threads: workflow.cores
-    resources:
-        runtime=lambda wildcards: CONFIG.training[wildcards.stage].minutes,
-    params:
-        # Whether runs made by other code are taken.
+        code=fingerprint("spatialmae.train.trainer"),
+        settings=lambda wildcards: json.dumps(RUNS[wildcards.run].to_dict(), sort_keys=True),
+        # Whether runs made by other code are taken, whatever today's does.
         keep_trained=os.environ.get("SPATIALMAE_KEEP_TRAINED", ""),
     message:
-        "Training: {wildcards.stage}"
+        "Training: {wildcards.run}"
     shell:
-        "python -m spatialmae train {input.plan} 2>&1 | tee {log}"
+        "python -m spatialmae train-run {wildcards.run} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule collect_training:
     input:
-        config=ancient(str(L.config)),
-        data=data_of,
-        manifest=str(L.manifest("{stage}")),
-        code=code("spatialmae.stages.training"),
+        lambda wildcards: runs_of(wildcards.training),
+        data=lambda wildcards: str(L.data(CONFIG.training[wildcards.training].dataset)),
     output:
-        str(L.table("runs", "{stage}")),
-        str(L.table("training", "{stage}")),
-        str(L.table("validation", "{stage}")),
-        reconstructions=str(L.reconstructions("{stage}")),
+        str(L.table("runs", "{training}")),
+        str(L.table("training", "{training}")),
+        str(L.table("validation", "{training}")),
+        str(L.table("costs", "{training}")),
+        reconstructions=str(L.reconstructions("{training}")),
     log:
-        f"{LOGS}/collect/{{stage}}.log",
+        f"{LOGS}/collect/{{training}}.log",
     benchmark:
-        f"{BENCHMARKS}/collect/{{stage}}.tsv"
+        f"{BENCHMARKS}/collect/{{training}}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
     params:
-        runs=runs_of,
+        code=fingerprint("spatialmae.stages.training"),
     message:
-        "Gathering the runs of {wildcards.stage}"
+        "Gathering the runs of {wildcards.training}"
     shell:
-        "python -m spatialmae collect {wildcards.stage} --config {input.config} > {log} 2>&1"
+        "python -m spatialmae collect {wildcards.training} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule training:
     input:
         expand(
-            str(L.table("{table}", "{stage}")),
+            str(L.table("{table}", "{training}")),
             table=["runs", "training", "validation"],
-            stage=STAGES,
+            training=TRAININGS,
         ),
-        MANIFESTS,

@@ -1,4 +1,4 @@
-"""The ledger of claims (``claims.yaml``): strictly typed records, refused with one line that gives a hint."""
+"""The ledger of claims (the folder ``claims``): strictly typed records, refused with one line that gives a hint."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, ValidationError, model_validator
 
 from spatialmae.errors import UserError
 from spatialmae.yamlfile import read_yaml
@@ -19,6 +18,7 @@ Fidelity = Literal["same", "scaled", "proxy"]
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Model = TypeVar("Model", bound=BaseModel)
 Selector = dict[str, int | float | str]
 """Column name to the value its rows must have; numbers are matched within 1e-9."""
 
@@ -179,25 +179,26 @@ class Claim(Record):
         return self.rule.model_copy(update={"smallest_effect": plan.smallest_effect})
 
 
-class Ledger(Record):
-    """All leaf claims of both papers, with the designs they refer to and the first seed that carries verdicts."""
+class Designs(Record):
+    """What a replicate is, by the name that claims give, and the first seed that carries verdicts."""
 
     verdict_seeds_from: Annotated[int, Field(ge=0)]
     designs: dict[str, Text]
+
+
+class Ledger(Designs):
+    """All leaf claims of both papers, with the designs they refer to."""
+
     titles: dict[str, Text] = {}
-    """What each numbered claim, A5 say, is about; of all of them or none."""
+    """What each numbered claim, A5 say, is about."""
     claims: list[Claim]
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Ledger:
-        _refuse_repeats("claims: id", [claim.id for claim in self.claims])
         _refuse_repeats("claims: statement", [claim.statement for claim in self.claims])
         for claim in self.claims:
             if claim.design is not None and claim.design not in self.designs:
                 raise ValueError(f"design: {claim.design!r} of {claim.id} is not among the designs")
-        differing = {claim.parent for claim in self.claims} ^ self.titles.keys()
-        if self.titles and differing:
-            raise ValueError(f"titles: {min(differing)} has a title and no claim, or a claim and no title")
         return self
 
 
@@ -283,30 +284,64 @@ def _refuse_fields_of_associations(estimand: Estimand) -> None:
             raise ValueError(f"estimand.{field}: only an association has it; remove it or correct the type")
 
 
-def load_ledger(path: Path | str) -> Ledger:
+class NumberedClaim(Record):
+    """A numbered claim as the file of its paper holds it: its leaf claims by id, and the fields that they share."""
+
+    title: Text
+    shared: dict[str, Any] = {}
+    claims: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+
+class Paper(RootModel[dict[str, NumberedClaim]]):
+    """The numbered claims of a paper."""
+
+
+def ledger_files(folder: Path | str) -> list[Path]:
+    """The files of a ledger: the designs, then the claims of each paper, in the order of the records."""
+    return [Path(folder) / name for name in ("designs.yaml", "A.yaml", "B.yaml")]
+
+
+def load_ledger(folder: Path | str) -> Ledger:
     """Read and validate the ledger.
 
     Raises:
-        UserError: the file is missing, is not YAML or has a key twice, or a record breaks the schema; the message names
+        UserError: a file is missing, is not YAML or has a key twice, or a record breaks the schema; the message names
             the file, the record's id, the field and a hint.
     """
-    raw = read_yaml(path, ("ledger not found", "give the path of claims.yaml"))
+    designs_file, *paper_files = ledger_files(folder)
+    designs = _validated(designs_file, Designs, _read(designs_file))
+    titles, claims = {}, []
+    for path in paper_files:
+        for number, numbered in _validated(path, Paper, _read(path)).root.items():
+            titles[number] = numbered.title
+            claims += [_claim(path, number, name, numbered.shared, own) for name, own in numbered.claims.items()]
+    return _validated(folder, Ledger, {**designs.model_dump(), "titles": titles, "claims": claims})
+
+
+def _read(path: Path) -> Any:
+    return read_yaml(path, ("ledger not found", "give the folder that holds designs.yaml, A.yaml and B.yaml"))
+
+
+def _claim(path: Path, number: str, name: str, shared: dict[str, Any], own: dict[str, Any]) -> Claim:
+    """A leaf claim of a numbered one: its own fields, else the shared ones; estimand and rule field by field."""
+    where = f"{path}, record {name}"
+    if name.split(".")[0] != number:
+        raise UserError(where, f"it stands under {number}", "move it, or correct its id")
+    record = {"id": name, "paper": path.stem, **shared, **own}
+    for field, implied in (("estimand", {}), ("rule", {"family": number})):
+        parts = [part[field] for part in (shared, own) if field in part]
+        if parts and all(isinstance(part, dict) for part in parts):
+            record[field] = {key: value for part in (implied, *parts) for key, value in part.items()}
+    return _validated(where, Claim, record)
+
+
+def _validated(where: Path | str, model: type[Model], raw: Any) -> Model:
+    """What the model makes of the raw values; its first error as one line: where, field, problem, hint."""
     try:
-        return Ledger.model_validate(raw)
-    except ValidationError as error:
-        raise _as_user_error(path, raw, error.errors()[0]) from None
-
-
-def _as_user_error(path: Path | str, raw: Any, error: ErrorDetails) -> UserError:
-    """The first validation error as one line: file, record, field, problem, hint."""
-    location = list(error["loc"])
-    where = str(path)
-    if location[:1] == ["claims"] and len(location) > 1:
-        record = raw["claims"][location[1]]
-        name = record.get("id") if isinstance(record, dict) else None
-        where += f", record {name or f'number {location[1]}'}"
-        location = location[2:]
-    if location:
-        where += f", field {'.'.join(map(str, location))}"
-    problem = error["msg"].removeprefix("Value error, ")
-    return UserError(where, problem, HINTS.get(error["type"], "correct the value"))
+        return model.model_validate(raw)
+    except ValidationError as caught:
+        error = caught.errors()[0]
+        field = ".".join(map(str, error["loc"]))
+        problem = error["msg"].removeprefix("Value error, ")
+        hint = HINTS.get(error["type"], "correct the value")
+        raise UserError(f"{where}, field {field}" if field else str(where), problem, hint) from None

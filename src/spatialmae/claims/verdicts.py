@@ -55,7 +55,7 @@ class Tested:
         measurements: the numbers for each seed and arm.
         evidence: what they say; without p-values where the claim can get no verdict from them.
         failure: why the claim is INVALID, or empty.
-        p_holm: p after Holm; NaN until the whole family has been seen, and where there is no p-value.
+        p_holm: p after Holm; NaN until it is adjusted for its family, and where there is no p-value.
     """
 
     plan: TestPlan
@@ -88,7 +88,7 @@ def judge(ledger: Ledger, tables_dir: Path | str, configuration: str, makes: Mak
         tables_dir: the folder that holds ``<table>/<dataset>.csv``.
         configuration: its name; claims that it does not test read NOT_TESTED.
         makes: whether the run makes a table of a data set or evaluation; claims whose table it leaves out read
-            NOT_TESTED too.
+            NOT_TESTED too, and count in their family.
 
     Raises:
         UserError: a table, column or arm is missing that the configuration should have made.
@@ -99,7 +99,7 @@ def judge(ledger: Ledger, tables_dir: Path | str, configuration: str, makes: Mak
         for claim in ledger.claims
         if claim.id in plans and makes(_table(claim), plans[claim.id].dataset)
     }
-    tested = _adjust_families(tested)
+    tested = _adjust_families(tested, [claim for claim in ledger.claims if claim.id in plans])
     return [
         _verdict(claim, tested[claim.id]) if claim.id in tested else _not_tested(claim, plans.get(claim.id))
         for claim in ledger.claims
@@ -161,19 +161,23 @@ def _test(claim: Claim, plan: TestPlan, tables_dir: Path | str, verdict_seeds_fr
     return Tested(plan, rule, measurements, evidence, failure)
 
 
-def _adjust_families(tested: dict[str, Tested]) -> dict[str, Tested]:
-    """Holm within each family over the claims tested; equalities and associations have no p-value and take no part.
+def _adjust_families(tested: dict[str, Tested], registered: Sequence[Claim]) -> dict[str, Tested]:
+    """Holm within each family over the claims that the configuration registers, whatever of them has been run.
 
-    A claim that is INVALID, or whose seeds are too few or exploring, has no p-value but counts as p = 1.
+    Equalities and associations have no p-value and take no part. Any other claim counts as p = 1 if it has none: it is
+    left out, it is INVALID, or its seeds are too few or exploring.
     """
     families: dict[str, list[str]] = {}
-    for name, claim in tested.items():
-        if claim.rule.tolerance is None and claim.evidence.n_configurations is None:
-            families.setdefault(claim.rule.family, []).append(name)
+    for claim in registered:
+        assert claim.rule is not None  # of every claim with tests
+        if claim.type not in ("equality", "association"):
+            families.setdefault(claim.rule.family, []).append(claim.id)
     adjusted = dict(tested)
     for members in families.values():
-        p = rules.holm(np.array([tested[name].evidence.p for name in members], dtype=np.float64))
-        adjusted |= {name: replace(tested[name], p_holm=float(value)) for name, value in zip(members, p, strict=True)}
+        p_raw = [tested[name].evidence.p if name in tested else np.nan for name in members]
+        for name, p in zip(members, rules.holm(np.array(p_raw, dtype=np.float64)), strict=True):
+            if name in tested:
+                adjusted[name] = replace(tested[name], p_holm=float(p))
     return adjusted
 
 

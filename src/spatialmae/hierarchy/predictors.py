@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
-from spatialmae.train.schedule import learning_rate
+from spatialmae.train.schedule import cosine
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _optimise(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(predictor.parameters(), lr=0.0, weight_decay=training.weight_decay, fused=True)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(
+        optimizer.param_groups[0]["lr"] = cosine(
             step, peak=training.peak_lr, final=0.0, warmup_steps=steps // 20, total_steps=steps
         )
         batch = x[torch.randint(len(x), (training.batch_size,), generator=generator)]

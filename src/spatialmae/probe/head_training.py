@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spatialmae.probe.settings import HeadConfig
 from spatialmae.shapes import Int64
-from spatialmae.train.schedule import learning_rate
+from spatialmae.train.schedule import cosine
 
 BETAS = 0.9, 0.999  # AdamW's, as facebookresearch/mae fine-tunes
 
@@ -69,14 +69,14 @@ class HeadTraining(ABC):
 
     def step(self, ids: Int64[Tensor, " N"]) -> float:
         """The next step, on some of the training images; the loss before it."""
-        self._set_learning_rate()
+        self._set_cosine()
         loss = self._step(ids)
         self.steps += 1
         return loss
 
-    def _set_learning_rate(self) -> None:
+    def _set_cosine(self) -> None:
         config, steps_per_epoch = self.schedule, self.n_train // self.schedule.batch_size
-        lr = learning_rate(
+        lr = cosine(
             self.steps,
             peak=self.peak_lr,
             final=0.0,

@@ -18,6 +18,7 @@ import pandas as pd
 
 from spatialmae import __version__
 from spatialmae.artifacts import read_tensors
+from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.tables import read_table
@@ -26,22 +27,23 @@ from spatialmae.tables import read_table
 def collect_provenance(config: Config) -> dict[str, Any]:
     """Everything a reader needs to say which code, data and machine a result came from; JSON-able."""
     layout = Layout.of(config)
-    runs = {stage: read_table(layout.table("runs", stage)) for stage in config.training}
+    runs = {name: read_table(layout.table("runs", name)) for name in config.training}
+    costs = {name: read_table(layout.table("costs", name)) for name in config.training}
     return {
         "spatialmae": __version__,
         "date": datetime.now(UTC).date().isoformat(),
         "commit": git_state(),
         "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
         "constraints_sha256": _sha256(Path("constraints.txt")),
-        "ledger_sha256": _sha256(Path(config.claims.ledger)),
+        "ledger_sha256": _sha256_of_ledger(config.claims.ledger),
         "packages": package_versions(),
         "machine": machine(),
         "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | _simulation_seeds(config),
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
         "data_sha256": {name: _sha256(layout.data(name)) for name in config.datasets},
-        "training": {stage: trained_runs(table) for stage, table in runs.items()},
-        "seconds": stage_seconds(layout.root / "benchmarks") | training_seconds(runs),
+        "training": {name: trained_runs(table, costs[name]) for name, table in runs.items()},
+        "seconds": stage_seconds(layout.root / "benchmarks") | training_seconds(costs),
     }
 
 
@@ -70,6 +72,11 @@ def _sha256(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _sha256_of_ledger(folder: str) -> str:
+    """Of its files, one after the other."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in ledger_files(folder))).hexdigest()
+
+
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the package's direct dependencies."""
     versions = {"python": platform.python_version()}
@@ -93,19 +100,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def trained_runs(runs: pd.DataFrame) -> dict[str, Any]:
-    """What a training stage was made with, and the hash of each run's weights.
+def trained_runs(runs: pd.DataFrame, costs: pd.DataFrame) -> dict[str, Any]:
+    """What a training was made with, and the hash of each run's weights.
 
     Args:
-        runs: ``runs``: name, dataset, seed, device, torch, precision_used, wall_seconds, code_matches, weights_sha256.
+        runs: ``runs``: name, dataset, seed, torch, precision_used, code_matches, weights_sha256.
+        costs: ``costs`` of the same runs: device, seconds.
     """
     return {
         "dataset": runs["dataset"].iloc[0],
         "seeds": sorted(int(seed) for seed in set(runs["seed"])),
-        "devices": sorted(set(runs["device"])),
+        "devices": sorted(set(costs["device"].astype(str))),
         "torch": sorted(set(runs["torch"].astype(str))),
         "precision": sorted(set(runs["precision_used"])),
-        "wall_seconds": round(float(runs["wall_seconds"].sum()), 1),
+        "wall_seconds": round(float(costs["seconds"].sum()), 1),
         "made_by_other_code": runs.loc[~runs["code_matches"].astype(bool), "name"].tolist(),
         "weights_sha256": dict(zip(runs["name"], runs["weights_sha256"], strict=True)),
     }
@@ -124,15 +132,15 @@ def stage_seconds(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def training_seconds(runs: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    """Time of each stage's runs, in seconds, summed though they go side by side; shared runs count once.
+def training_seconds(costs: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Time of each training's runs, in seconds, summed though they go side by side; shared runs count once.
 
     Args:
-        runs: ``runs`` of each stage: name, wall_seconds.
+        costs: ``costs`` of each training: name, seconds.
     """
     seconds, counted = {}, set[str]()
-    for stage, table in runs.items():
-        new = table.loc[~table["name"].isin(counted), "wall_seconds"]
-        seconds[f"train/{stage}"] = round(float(new.sum()), 2)
+    for training, table in costs.items():
+        new = table.loc[~table["name"].isin(counted), "seconds"]
+        seconds[f"train/{training}"] = round(float(new.sum()), 2)
         counted |= set(table["name"])
     return seconds

@@ -7,18 +7,16 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from spatialmae.errors import UserError
 from spatialmae.train.batches import TrainingImages
-from spatialmae.train.code import code_digest
 from spatialmae.train.hardware import n_cores
-from spatialmae.train.manifest import Entry, write_manifest
-from spatialmae.train.plan import Plan, RunSpec
-from spatialmae.train.runs import RunFolder
-from spatialmae.train.workers import Options, cost_per_image, n_images, train_all
+from spatialmae.train.plan import Plan
+from spatialmae.train.workers import Message, Options, cost_per_image, n_images, train_all
 
 KEEP = "SPATIALMAE_KEEP_TRAINED"
 
@@ -30,11 +28,12 @@ def parser() -> argparse.ArgumentParser:
         description="Train the runs of a plan that are not finished, several side by side, and go on with begun ones. "
         "Needs torch and numpy alone; `spatialmae plan` writes plans.",
     )
-    result.add_argument("plan", type=Path, help="plan of a stage, results/<name>/training/<stage>.json")
+    result.add_argument("plan", type=Path, help="plan of a training, results/<name>/training/<training>.json")
     result.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
     )
-    result.add_argument("--workers", type=_positive, help="processes; default: one a core on a CPU, one on a GPU")
+    result.add_argument("--workers", type=_positive, help="processes; default: one a core on a CPU, one a GPU")
+    result.add_argument("--runs-per-gpu", type=_positive, default=1, help="processes that share a GPU; default: 1")
     result.add_argument("--threads", type=_positive, help="threads of each process; default: cores / workers")
     result.add_argument("--compile", choices=("auto", "yes", "no"), default="auto", help="default: where it pays")
     result.add_argument("--max-minutes", type=_minutes, help="leave unfinished runs then; another call goes on")
@@ -57,20 +56,26 @@ def main(arguments: list[str]) -> None:
     if not plan.runs:
         raise UserError(options.plan, "runs: there is none", "write it again: spatialmae plan")
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
-    workers = min(options.workers or (1 if on_gpu else n_cores()), len(plan.runs))
+    side_by_side = torch.cuda.device_count() * options.runs_per_gpu if on_gpu else n_cores()
+    workers = min(options.workers or side_by_side, len(plan.runs))
     deadline = None if options.max_minutes is None else time.time() + 60 * options.max_minutes
     how = Options(
         threads=options.threads or max(1, n_cores() // workers),
         device=options.device,
+        runs_per_gpu=options.runs_per_gpu,
         compiled=options.compile,
-        keep_trained=options.keep_trained or _keep_by_environment(),
+        keep_trained=options.keep_trained or keep_by_environment(),
         deadline=deadline,
     )
-    train(plan, how, workers)
+    train(plan, train_all(plan, how, workers))
 
 
-def train(plan: Plan, options: Options, n_workers: int) -> None:
-    """Train a plan, telling progress on stderr, and write its manifest.
+def train(plan: Plan, messages: Iterator[Message]) -> None:
+    """Train a plan, telling progress on stderr.
+
+    Args:
+        plan: what is trained.
+        messages: of its training, as :func:`~spatialmae.train.workers.train_all` gives them.
 
     Raises:
         UserError: as :func:`main`.
@@ -79,7 +84,7 @@ def train(plan: Plan, options: Options, n_workers: int) -> None:
     meter = Meter(plan, len(images.train))
     ended: dict[str, str] = {}
     failed: list[UserError] = []
-    for message in train_all(plan, options, n_workers):
+    for message in messages:
         meter.count(message.run, message.images, message.resumed, message.ended)
         if message.ended:
             ended[message.run] = message.ended
@@ -92,24 +97,14 @@ def train(plan: Plan, options: Options, n_workers: int) -> None:
     done = sum(end in ("trained", "kept") for end in ended.values())
     if done < len(plan.runs):
         problem = f"time ran out with {done} of {len(plan.runs)} runs finished"
-        raise UserError(plan.stage, problem, "run the same command again to go on")
-    write_manifest(plan.manifest, [_entry(plan, spec, images.sha256) for spec in plan.runs])
-
-
-def _entry(plan: Plan, spec: RunSpec, data_sha256: str) -> Entry:
-    """A finished run in the manifest."""
-    folder = RunFolder(plan.runs_dir / spec.name)
-    record = folder.finished(spec, data_sha256)
-    if record is None:
-        raise UserError(folder.path, "the finished run is damaged", "delete it and train it again")
-    return Entry(spec.name, record["weights_sha256"], record["code_digest"] == code_digest())
+        raise UserError(plan.training, problem, "run the same command again to go on")
 
 
 class Meter:
     """Progress of a plan on stderr: runs, images a second, time left. One line that renews itself, or one in 15 s."""
 
     def __init__(self, plan: Plan, n_train: int) -> None:
-        self.stage, self.images, self.finished = plan.stage, 0, 0
+        self.stage, self.images, self.finished = plan.training, 0, 0
         self.left = {spec.name: n_images(spec, n_train) for spec in plan.runs}
         # Costly runs come first: time left is counted in work, not in images.
         self.work_per_image = {spec.name: cost_per_image(spec.model) for spec in plan.runs}
@@ -155,7 +150,12 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _keep_by_environment() -> bool:
+def keep_by_environment() -> bool:
+    """Whether SPATIALMAE_KEEP_TRAINED asks to take runs that other code has made.
+
+    Raises:
+        UserError: it is neither 0 nor 1.
+    """
     value = os.environ.get(KEEP, "")
     if value not in ("", "0", "1"):
         raise UserError(KEEP, f"{value!r} is neither 0 nor 1", "set it to 1, or unset it")

@@ -5,16 +5,23 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from spatialmae.artifacts import locked
 from spatialmae.errors import UserError
 from spatialmae.model.transformer import AttentionKernel
 from spatialmae.train.settings import Precision
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
+DeviceChoice = str  # auto, cpu, cuda, or one GPU by its number, as cuda:1
 CompileChoice = Literal["auto", "yes", "no"]
 
 # Compilation takes half a minute to two; shorter runs than this many steps do not win it back.
@@ -52,7 +59,7 @@ class Hardware:
         Args:
             precision: the run's setting.
             n_steps: length of the run.
-            device: auto takes the first CUDA GPU where there is one.
+            device: cpu, cuda, a GPU by its number (cuda:1), or auto, which takes a GPU where there is one.
             compiled: auto compiles long runs on a GPU or a CPU with matrix tiles (AMX): on other CPUs matrix products
                 take three quarters of a step and compilation gains nothing.
             static_shapes: whether every step has the same shapes (independent masks have not); else never compiled.
@@ -61,9 +68,9 @@ class Hardware:
             UserError: CUDA is asked for and not there, or compilation and no C++ compiler is.
         """
         cuda = torch.cuda.is_available()
-        if device == "cuda" and not cuda:
+        if device.startswith("cuda") and not cuda:
             raise UserError("--device", "no CUDA GPU is usable here", "use --device cpu or auto")
-        chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
+        chosen = torch.device("cpu" if device == "cpu" or not cuda else "cuda" if device == "auto" else device)
         resolved = ("bf16" if has_bf16(chosen) else "fp32") if precision == "auto" else precision
         pays = n_steps >= COMPILE_FROM_STEPS and (chosen.type == "cuda" or has_amx()) and has_compiler()
         if compiled == "yes" and not has_compiler():
@@ -79,6 +86,37 @@ class Hardware:
     def name(self) -> str:
         """The device as its maker calls it."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"cpu ({cpu_name()})"
+
+
+@contextmanager
+def reserved_device(device: DeviceChoice, runs_per_gpu: int = 1, gpus: Sequence[str] | None = None) -> Iterator[str]:
+    """The device for one process: of several GPUs one that fewer than ``runs_per_gpu`` others have; waits for one.
+
+    Processes of a machine know of each other by locks in its temporary folder, which end with the process.
+
+    Args:
+        device: cpu, a GPU by its number, or auto or cuda.
+        runs_per_gpu: processes that share a GPU.
+        gpus: the GPUs as the machine names them; default: those that torch may use.
+    """
+    if gpus is None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        n_gpus = torch.cuda.device_count()
+        gpus = visible if len(visible) == n_gpus else [str(i) for i in range(n_gpus)]
+    if device not in ("auto", "cuda") or not gpus:
+        yield device
+        return
+    folder = Path(tempfile.gettempdir()) / f"spatialmae-gpus-{os.getuid()}"
+    places = [(i, folder / f"{gpu}.{place}") for place in range(runs_per_gpu) for i, gpu in enumerate(gpus)]
+    with ExitStack() as held:
+        for i, lock in cycle(places):
+            try:
+                held.enter_context(locked(lock, wait=False))
+            except BlockingIOError:
+                time.sleep(0.2)
+            else:
+                yield f"cuda:{i}"
+                return
 
 
 def has_bf16(device: torch.device) -> bool:

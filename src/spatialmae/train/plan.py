@@ -1,11 +1,12 @@
-"""What is to be trained: runs, each named by its settings and seed, and plans, the runs of one stage."""
+"""What is to be trained: runs, each named by its settings and seed, and plans, the runs of one training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from spatialmae.setting import check_count
 from spatialmae.train.settings import TrainConfig
 
 FROM_DATASET = ("image_size", "channels")  # settings of the model that follow from its data set
+SNAPSHOTS = ("snapshots", "snapshot_steps")  # settings that change no trained model
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,25 @@ class RunSpec:
             f"-s{self.seed}-{digest[:8]}"
         )
 
+    def trunk(self, runs: Iterable[RunSpec]) -> RunSpec | None:
+        """Of some runs the longest whose end this run comes through; None: none of them.
+
+        A run at a constant rate is the beginning of every longer one of the same settings, bit for bit, and of those
+        that cool down from there.
+        """
+        if self.train.schedule == "cosine":
+            return None
+        longest = self.train.epochs - 1 if self.train.schedule == "constant" else self.train.stable_until
+        shorter = [run for run in runs if run.train.schedule == "constant" and run.train.epochs <= longest]
+        found = [run for run in shorter if run._at_constant_rate() == self._at_constant_rate(run.train.epochs)]
+        return max(found, key=lambda run: run.train.epochs, default=None)
+
+    def _at_constant_rate(self, epochs: int | None = None) -> RunSpec:
+        """The run without its cool-down and snapshots, for so many epochs."""
+        values = {name: getattr(TrainConfig(), name) for name in (*SNAPSHOTS, "cooldown", "min_lr")}
+        values |= {"schedule": "constant", "epochs": epochs or self.train.epochs}
+        return replace(self, train=replace(self.train, **values))
+
     def to_dict(self) -> dict[str, Any]:
         """The settings, JSON-able."""
         return {
@@ -56,7 +77,7 @@ class RunSpec:
     def settings(self) -> dict[str, Any]:
         """Every setting, as columns of a table; ``mask_unit`` is in px, the patch where none is set."""
         model = {name: value for name, value in asdict(self.model).items() if name not in FROM_DATASET}
-        train = {name: value for name, value in asdict(self.train).items() if name != "snapshots"}
+        train = {name: value for name, value in asdict(self.train).items() if name not in SNAPSHOTS}
         derived = {"mask_unit": self.model.mask_unit_px, "realised_mask_ratio": self.model.realised_mask_ratio}
         return {"name": self.name, "dataset": self.dataset, "seed": self.seed} | model | derived | train
 
@@ -86,29 +107,27 @@ def _chosen(settings: MAEConfig | TrainConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one stage, on one data set.
+    """The runs of one training, on one data set.
 
     On disk all paths are relative to the plan, so that plan, data and runs can be carried to another machine and back.
 
     Attributes:
-        stage: name of the stage.
+        training: its name in the configuration.
         data: the images, ``data/<dataset>.safetensors``.
         runs_dir: folder that holds a folder for each run.
-        manifest: written when every run is finished.
         runs: what is to be trained.
     """
 
-    stage: str
+    training: str
     data: Path
     runs_dir: Path
-    manifest: Path
     runs: tuple[RunSpec, ...]
 
     def save(self, path: Path | str) -> None:
         """Write as JSON, atomically."""
         folder = Path(path).parent
-        paths = {name: os.path.relpath(getattr(self, name), folder) for name in ("data", "runs_dir", "manifest")}
-        write_json(path, {"stage": self.stage, **paths, "runs": [run.to_dict() for run in self.runs]})
+        paths = {name: os.path.relpath(getattr(self, name), folder) for name in ("data", "runs_dir")}
+        write_json(path, {"training": self.training, **paths, "runs": [run.to_dict() for run in self.runs]})
 
     @classmethod
     def load(cls, path: Path | str) -> Plan:
@@ -117,12 +136,12 @@ class Plan:
         Raises:
             UserError: the file is missing, or no valid plan.
         """
-        hint = "write it again: spatialmae plan STAGE --config FILE"
+        hint = "write it again: spatialmae plan TRAINING --config FILE"
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             folder = Path(path).parent
-            paths = {name: Path(os.path.normpath(folder / values[name])) for name in ("data", "runs_dir", "manifest")}
-            return cls(str(values["stage"]), **paths, runs=tuple(RunSpec.from_dict(run) for run in values["runs"]))
+            paths = {name: Path(os.path.normpath(folder / values[name])) for name in ("data", "runs_dir")}
+            return cls(str(values["training"]), **paths, runs=tuple(RunSpec.from_dict(run) for run in values["runs"]))
         except FileNotFoundError:
             raise UserError(path, "plan not found", hint) from None
         except KeyError as error:

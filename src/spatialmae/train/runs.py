@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,10 @@ from spatialmae.errors import UserError
 from spatialmae.model.checkpoint import load_pretrained, read_config, save_pretrained
 from spatialmae.model.trained import TrainedModel
 from spatialmae.train.batches import TrainingImages
-from spatialmae.train.code import code_digest
 from spatialmae.train.plan import RunSpec
-from spatialmae.train.trainer import Trainer
+from spatialmae.train.trainer import REPEATED, Trainer, today
+
+OTHER_CODE = "begun with other code"
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,41 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """Written last: what was trained, with what, and how it ended."""
+        """Written last: what was trained, with what, and the hash of every file. It vouches for the run."""
         return self.path / "run.json"
 
     @property
+    def copy(self) -> Path:
+        """A copy of the record: a workflow that makes a run again deletes the record first."""
+        return self.path / "finished.json"
+
+    @property
+    def costs(self) -> Path:
+        """Time and machine, which the record leaves out, so that it is the same whenever the run is made."""
+        return self.path / "costs.json"
+
+    @property
     def state(self) -> Path:
-        """State of an unfinished run."""
+        """A state: an unfinished run goes on from it, and a finished one can repeat its last steps from it."""
         return self.path / "state.safetensors"
+
+    @property
+    def repeat(self) -> Path:
+        """What the weights were some steps after the state."""
+        return self.path / "repeat.json"
+
+    @property
+    def end(self) -> Path:
+        """The state at the end of a trunk, from which longer runs go on."""
+        return self.path / "end.safetensors"
 
     def snapshot(self, epoch: int) -> Path:
         """Folder of the weights after an epoch."""
         return self.path / "snapshots" / f"epoch{epoch:04d}"
+
+    def snapshot_at_step(self, step: int) -> Path:
+        """Folder of the weights after a step."""
+        return self.path / "snapshots" / f"step{step:06d}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -67,100 +92,204 @@ class RunFolder:
                 unfinished.unlink()
             yield
 
+    def is_locked(self) -> bool:
+        """Whether a process is training it."""
+        try:
+            with locked(self.path.parent / ".locks" / self.path.name, wait=False):
+                return False
+        except BlockingIOError:
+            return True
+
     def finished(self, spec: RunSpec, data_sha256: str) -> dict[str, Any] | None:
         """The record of the run if it is whole and was trained on these images; None if it has to be trained.
 
-        The record's ``code_digest`` may be another than today's.
+        The record's ``code`` may be other than today's.
         """
-        try:
-            record = self.read_record()
-            # As a specification, where settings that the record does not know have their defaults.
-            same = RunSpec.from_dict(record["spec"]) == spec and record["data_sha256"] == data_sha256
-        except (UserError, ValueError, KeyError, TypeError):
-            return None
-        return record if same else None
+        for path in (self.record, self.copy):
+            try:
+                record = self._read(path)
+                # As a specification, where settings that the record does not know have their defaults.
+                if RunSpec.from_dict(record["spec"]) == spec and record["data_sha256"] == data_sha256:
+                    return record
+            except (UserError, ValueError, KeyError, TypeError):
+                continue
+        return None
 
     def read_record(self) -> dict[str, Any]:
         """The record of a finished run, all of whose files are as they were when it was finished.
 
+        A record that vouches for damaged files is removed, so that the workflow makes the run again.
+
         Raises:
             UserError: the run is missing or unfinished, or a file of it is missing or damaged.
         """
-        hint = f"train it again: spatialmae train results/<name>/training/<stage>.json, for {self.path.name}"
+        if not self.record.is_file():
+            raise UserError(self.path, "no finished training run", "train it: snakemake, or spatialmae train PLAN")
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            return self._read(self.record)
+        except UserError as error:
+            self.record.unlink(missing_ok=True)
+            problem = f"{error.problem}; {self.record.name} is removed"
+            raise UserError(error.where, problem, "run the same command again, which trains the run anew") from None
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        hint = "train the run again"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
             files = record["files"].items()
-            needed = {"name", "spec", "data_sha256", "code_digest", "weights_sha256"}
-            if not needed <= set(record):
+            if not {"name", "spec", "data_sha256", "code", "weights_sha256"} <= set(record):
                 raise KeyError
-        except FileNotFoundError:
-            raise UserError(self.path, "no finished training run", hint) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(self.record, "not a readable record of a run", hint) from None
+            raise UserError(path, "not a readable record of a run", hint) from None
         for name, sha in files:
-            path = self.path / name
-            if not path.is_file() or sha256_of(path) != sha:
-                raise UserError(path, "missing, or not as it was when the run was finished", hint)
+            file = self.path / name
+            if not file.is_file() or sha256_of(file) != sha:
+                raise UserError(file, "missing, or not as it was when the run was finished", hint)
         return record
 
-    def save_state(self, trainer: Trainer) -> None:
-        """Write the state, atomically."""
-        tensors, values = trainer.state()
-        write_tensors(self.state, tensors | _global_generators(trainer), values | self._identity(trainer))
+    def vouch(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Write the record of a finished run, and its copy."""
+        for path in (self.copy, self.record):
+            write_json(path, record)
+        return record
 
-    def restore(self, trainer: Trainer, *, keep_trained: bool = False) -> str | None:
+    def save_state(self, trainer: Trainer, path: Path | None = None) -> None:
+        """Write the state, atomically, by default where the run goes on from."""
+        tensors, values = trainer.state()
+        path = path or self.state
+        if path == self.state:
+            self.repeat.unlink(missing_ok=True)
+        about = values | self._identity(trainer) | {"code": trainer.code}
+        write_tensors(path, tensors | _global_generators(trainer), about)
+
+    def save_repeat(self, trainer: Trainer) -> None:
+        """Note the weights, :data:`~spatialmae.train.trainer.REPEATED` steps after the state."""
+        write_json(self.repeat, {"step": trainer.progress.step, "weights_sha256": trainer.weights_sha256()})
+
+    def restore(self, trainer: Trainer, *, any_code: bool = False) -> str | None:
         """Go on from the state, if there is one.
+
+        Args:
+            trainer: of the same run, new.
+            any_code: whether the state may be one of other code.
 
         Returns:
             None if the run goes on from its state, else why not: "" if there is none, or what is other than it was.
             A trainer that was refused a damaged state may hold half of it.
         """
-        if not self.state.exists():
+        return self._restore(self.state, trainer, self._identity(trainer), any_code)
+
+    def restore_trunk(self, trunk: RunFolder, trainer: Trainer) -> str | None:
+        """Go on from the end of another run, which is this one's beginning; as :meth:`restore`."""
+        record = trunk.read_record()
+        made_by = self._identity(trainer) | {"spec": record["spec"]}
+        return self._restore(trunk.end, trainer, made_by, any_code=True) if today() in record["code"] else OTHER_CODE
+
+    def _restore(self, path: Path, trainer: Trainer, identity: dict[str, Any], any_code: bool) -> str | None:
+        if not path.exists():
             return ""
         try:
-            tensors, values = read_tensors(self.state)
-            for name, value in self._identity(trainer).items():
-                other = values.pop(name) != value
-                if other and not (keep_trained and name == "code_digest"):
-                    return f"begun with other {name.removesuffix('_sha256').removesuffix('_digest')}"
+            tensors, values = read_tensors(path)
+            code = values.pop("code")
+            if not any_code and today() not in code:
+                return OTHER_CODE
+            for name, value in identity.items():
+                if values.pop(name) != value:
+                    return f"begun with other {name.removesuffix('_sha256')}"
             trainer.restore(tensors, values)
+            if path == self.state and self._lacks_snapshots(trainer):
+                return "not left with its snapshots"
+            trainer.code = list(dict.fromkeys([*code, today()]))
             _restore_global_generators(trainer, tensors)
         except (UserError, KeyError, TypeError, AttributeError, RuntimeError):
             return "its state is damaged"
         return None
 
+    def read_repeats(self) -> dict[str, str]:
+        """Hashes of an unfinished run's weights, by which other code can be held against the code that made them.
+
+        Returns:
+            ``start``, after the run's first steps; ``end``, some steps after the state. Empty if
+            there is no state, or if nothing was noted after it.
+        """
+        try:
+            _, about = read_tensors(self.state, prefix="no tensor")
+            noted = json.loads(self.repeat.read_text(encoding="utf-8"))
+            same = noted["step"] == about["step"] + REPEATED
+            return {"start": about["repeat_sha256"], "end": noted["weights_sha256"]} if same else {}
+        except (UserError, OSError, ValueError, KeyError, TypeError):
+            return {}
+
     def _identity(self, trainer: Trainer) -> dict[str, Any]:
         return {
             "spec": trainer.spec.to_dict(),
             "data_sha256": trainer.images.sha256,
-            "code_digest": code_digest(),
             "precision": trainer.hardware.precision,
             "device": trainer.hardware.device.type,
         }
 
-    def save_snapshot(self, trainer: Trainer, epoch: int) -> None:
-        """Keep the weights after an epoch."""
-        save_pretrained(trainer.model, self.snapshot(epoch), _config(trainer))
+    def save_snapshot(self, trainer: Trainer, folder: Path) -> None:
+        """Keep the weights in a folder of their own."""
+        save_pretrained(trainer.model, folder, _config(trainer))
+
+    def take_snapshots(self, trunk: RunFolder, trainer: Trainer) -> None:
+        """Copy the snapshots that a run shares with its trunk."""
+        for folder in self._snapshots(trainer.spec):
+            theirs = trunk.path / folder.relative_to(self.path)
+            if theirs.is_dir():
+                weights = load_pretrained(theirs)
+                save_pretrained(weights, folder, _config(trainer))
+
+    def _lacks_snapshots(self, trainer: Trainer) -> bool:
+        """Whether one that was taken before the trainer's step is missing, or not as the record of the run has it."""
+        known: dict[str, str] = {}
+        for path in (self.record, self.copy):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                known |= json.loads(path.read_text(encoding="utf-8"))["files"]
+        steps = self._snapshots(trainer.spec, trainer.steps_per_epoch)
+        taken = [folder for folder, step in steps.items() if step <= trainer.progress.step]
+        for file in (folder / name for folder in taken for name in ("model.safetensors", "config.json")):
+            if not file.is_file() or sha256_of(file) != known.get(str(file.relative_to(self.path)), sha256_of(file)):
+                return True
+        return False
+
+    def _snapshots(self, spec: RunSpec, steps_per_epoch: int = 0) -> dict[Path, int]:
+        """Folders of the snapshots, and the steps after which they are taken."""
+        of_epochs = {self.snapshot(epoch): epoch * steps_per_epoch for epoch in spec.train.snapshots}
+        return of_epochs | {self.snapshot_at_step(step): step for step in spec.train.snapshot_steps}
 
     def save_logs(self, trainer: Trainer) -> None:
         """Write ``log.csv`` and ``validation.csv``."""
         write_text(self.path / "log.csv", _csv(trainer.progress.log))
         write_text(self.path / "validation.csv", _csv(trainer.progress.validation))
 
-    def _files(self, trainer: Trainer) -> list[Path]:
-        """The files that a finished run is made of, but for its record."""
-        checkpoints = [self.path, *(self.snapshot(epoch) for epoch in trainer.spec.train.snapshots)]
+    def _files(self, spec: RunSpec) -> list[Path]:
+        """The files that a finished run is made of, but for its record and what it goes on from."""
+        checkpoints = [self.path, *self._snapshots(spec)]
         logs = [self.path / "log.csv", self.path / "validation.csv"]
         return [folder / name for folder in checkpoints for name in ("model.safetensors", "config.json")] + logs
 
     def finish(self, trainer: Trainer, threads: int) -> None:
-        """Write weights and logs, then the record, and remove the state."""
+        """Write weights and logs, then the record."""
         save_pretrained(trainer.model, self.path, _config(trainer))
         self.save_logs(trainer)
+        self.save_repeat(trainer)
+        if trainer.spec.train.schedule == "constant":
+            self.save_state(trainer, self.end)
         hardware, progress = trainer.hardware, trainer.progress
         images = progress.step * trainer.spec.train.batch_size
+        costs = {
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(images / progress.seconds, 1),
+            "device": hardware.name,
+            "threads": threads,
+            "compiled": hardware.compiled,
+            "attention": hardware.kernel,
+        }
+        write_json(self.costs, costs)
         record = {
             **self._identity(trainer),
+            "code": trainer.code,
             "name": trainer.spec.name,
             "weights_sha256": sha256_of(self.weights),
             "train_loss": progress.train_loss,
@@ -169,17 +298,10 @@ class RunFolder:
             "n_parameters": sum(p.numel() for p in trainer.model.parameters()),
             "steps": progress.step,
             "images": images,
-            "wall_seconds": round(progress.seconds, 3),
-            "images_per_second": round(images / progress.seconds, 1),
-            "device": hardware.name,
-            "threads": threads,
-            "compiled": hardware.compiled,
-            "attention": hardware.kernel,
             "torch": torch.__version__,
-            "files": {str(path.relative_to(self.path)): sha256_of(path) for path in self._files(trainer)},
+            "files": {str(path.relative_to(self.path)): sha256_of(path) for path in self._files(trainer.spec)},
         }
-        write_json(self.record, record)
-        self.state.unlink(missing_ok=True)
+        self.vouch(record)
 
 
 def _global_generators(trainer: Trainer) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -12,17 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatialmae.fingerprint import fingerprint
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.shapes import Float, Int64
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.hardware import Hardware
 from spatialmae.train.plan import RunSpec
-from spatialmae.train.schedule import learning_rate
+from spatialmae.train.schedule import cosine, warmup_stable_decay
 
 LOG_ROWS = 200  # rows of a run's log
 VALIDATIONS = 10  # times that the validation images are looked at
+# Runs of several lengths that share a trunk share its logs, whose rows must not depend on the length.
+LOG_ROWS_OF_AN_EPOCH = 20
 VALIDATION_BATCH = 500
+REPEATED = 5  # steps that are repeated to see whether other code does the same
 DIVERGED = 10.0  # a loss this many times that of the first row of the log
+
+
+def today() -> str:
+    """Fingerprint of the code that decides a run's weights, as it is now."""
+    return fingerprint("spatialmae.train.trainer")
 
 
 class DivergedError(Exception):
@@ -39,6 +49,7 @@ class Progress:
         loss_count: their number.
         epoch_loss: sum of the losses of the present epoch.
         seconds: time spent training.
+        repeat_sha256: of the weights after the first :data:`REPEATED` steps, empty before.
         log: rows of the log.
         validation: rows of the validation log.
         train_loss: mean loss of the last whole epoch.
@@ -49,6 +60,7 @@ class Progress:
     step: int = 0
     loss_count: int = 0
     seconds: float = 0.0
+    repeat_sha256: str = ""
     log: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
     train_loss: float = math.nan
@@ -71,6 +83,7 @@ class Trainer:
 
     def __init__(self, spec: RunSpec, images: TrainingImages, hardware: Hardware) -> None:
         self.spec, self.images, self.hardware = spec, images, hardware
+        self.code = [today()]  # fingerprints of all code that has worked on the run
         config = spec.train
         self.n = len(images.train)
         self.steps_per_epoch = self.n // config.batch_size
@@ -81,8 +94,9 @@ class Trainer:
             problem = f"images are {tuple(images.train.shape[1:])}, the model takes {expected}"
             raise ValueError(f"image_size: {problem}; write the plan again")
         self.total_steps = config.epochs * self.steps_per_epoch
-        self.log_every = max(1, self.total_steps // LOG_ROWS)
-        self.validate_every = max(1, config.epochs // VALIDATIONS)
+        fixed = config.schedule == "cosine"
+        self.log_every = max(1, self.total_steps // LOG_ROWS if fixed else self.steps_per_epoch // LOG_ROWS_OF_AN_EPOCH)
+        self.validate_every = max(1, config.epochs // VALIDATIONS) if fixed else 1
 
         device = hardware.device
         weights, order, augmentation = np.random.SeedSequence(spec.seed).generate_state(3, np.uint64)
@@ -111,6 +125,8 @@ class Trainer:
             start = time.perf_counter()
             self.step()
             step, (epoch, rest) = self.progress.step, divmod(self.progress.step, self.steps_per_epoch)
+            if step == min(REPEATED, self.total_steps):
+                self.progress.repeat_sha256 = self.weights_sha256()
             if step % self.log_every == 0 or step == self.total_steps:
                 self._log()
             if rest == 0:
@@ -124,12 +140,8 @@ class Trainer:
     def step(self) -> None:
         """One step of AdamW on the next batch."""
         config, progress = self.spec.train, self.progress
-        warmup = round(config.warmup_epochs * self.steps_per_epoch)
-        lr = learning_rate(
-            progress.step, peak=config.peak_lr, final=config.min_lr, warmup_steps=warmup, total_steps=self.total_steps
-        )
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.learning_rate(progress.step)
         loss = self.loss(self._next_images(), self.rng)
         self.optimizer.zero_grad()
         loss.backward()
@@ -140,6 +152,28 @@ class Trainer:
         progress.epoch_loss += loss.detach()
         progress.loss_count += 1
         progress.step += 1
+
+    def learning_rate(self, step: int) -> float:
+        """That of the step about to be taken, 0 … total_steps − 1."""
+        config = self.spec.train
+        warmup, total = round(config.warmup_epochs * self.steps_per_epoch), self.total_steps
+        if config.schedule == "cosine":
+            return cosine(step, peak=config.peak_lr, final=config.min_lr, warmup_steps=warmup, total_steps=total)
+        return warmup_stable_decay(
+            step,
+            peak=config.peak_lr,
+            final=config.min_lr,
+            warmup_steps=warmup,
+            cooldown_steps=config.cooldown_epochs * self.steps_per_epoch,
+            total_steps=total,
+        )
+
+    def weights_sha256(self) -> str:
+        """SHA-256 of all weights, names and shapes with them."""
+        digest = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            digest.update(f"{name}{tuple(value.shape)}".encode() + value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of a batch of normalised images, masks drawn from ``generator``, in the run's precision."""
@@ -215,7 +249,6 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": loss,
             "grad_norm": float(self.grad_norm),
-            "seconds": round(progress.seconds, 3),
         }
         progress.log.append(row)
         first = progress.log[0]["loss"]
@@ -231,7 +264,7 @@ class Trainer:
         tensors |= {"rng/order": self.order_rng.get_state(), "rng/batches": self.rng.get_state(), "order": self.order}
         progress = self.progress
         tensors |= {"loss_sum": progress.loss_sum, "epoch_loss": progress.epoch_loss}
-        names = ("step", "loss_count", "seconds", "log", "validation")
+        names = ("step", "loss_count", "seconds", "repeat_sha256", "log", "validation")
         values = {name: getattr(progress, name) for name in names}
         # NaN, before the first epoch's end, is not JSON.
         values["train_loss"] = None if math.isnan(progress.train_loss) else progress.train_loss
