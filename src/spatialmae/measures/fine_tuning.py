@@ -42,7 +42,9 @@ def parts(evaluated: Evaluated) -> Iterator[Part]:
             fresh = {model.name: model for model in map(from_scratch, evaluated.runs)}
             yield from (_part(model, target, whole, from_scratch=True) for model in fresh.values())
     for run in evaluated.runs:
-        yield Part(run, {"target": targets[0], "side by side": configs}, "time")
+        # They hardly depend on the target.
+        columns = {"from_scratch": False, "target": targets[0]}
+        yield Part(run, {"target": targets[0], "side by side": configs}, "time", columns)
 
 
 def _part(model: MeasuredModel, target: str, config: Row, *, from_scratch: bool) -> Part:
