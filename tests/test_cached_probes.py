@@ -37,7 +37,7 @@ def config(tmp_path_factory):
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"seeds": 1, "train": small}}
     analyses = ["probe", "corruptions", "shape_bias"]
-    values["evaluations"] = {"ratios": {"stages": ["ratios"], "analyses": analyses, "n_test": 40}}
+    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": analyses, "n_test": 40}}
     config = parse_config(values, "test")
     train_stages(config)
     return config
@@ -90,7 +90,7 @@ def test_three_measures_of_one_evaluation_fit_each_probe_once(config, fits, monk
     monkeypatch.setattr(corrupted, "CORRUPTIONS", {"contrast": corrupted.CORRUPTIONS["contrast"]})
     monkeypatch.setattr(shape_bias, "CUES", CUES)
     # As if stimuli were published with the labels of these images.
-    monkeypatch.setattr(shape_bias, "PUBLISHED", "dead_leaves")
+    monkeypatch.setattr(shape_bias, "PUBLISHED", "leaves")
     monkeypatch.setattr(shape_bias, "LABEL", "shape")
     conflict = CueLeaves.render(image_size=16, seed=1, **CUES).conflict
     monkeypatch.setattr(shape_bias, "_published_stimuli", lambda shared: replace(conflict, name="published"))

@@ -32,7 +32,7 @@ def values(tmp_path_factory):
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"train": small}}
     head = {"n_train": 64, "n_validation": 20, "n_test": 20, "epochs": 2, "fine_tuning_epochs": 2}
-    values["evaluations"] = {"ratios": {"stages": ["ratios"], "analyses": NAMES, "n_test": 60, "dense": head}}
+    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": NAMES, "n_test": 60, "dense": head}}
     return values
 
 
@@ -102,7 +102,7 @@ def test_corruptions_are_scored_by_the_probe_of_clean_images(config):
 
 def test_shape_bias_of_models_of_leaves_is_of_leaves_alone(config):
     rows = table(config, "shape_bias")
-    assert rows["stimuli"].eq("dead_leaves").all() and len(rows) == 4
+    assert rows["stimuli"].eq("leaves").all() and len(rows) == 4
     assert (rows[["n_shape", "n_texture", "n_neither"]].sum(axis=1) == rows["n"]).all()
 
 
@@ -128,7 +128,7 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
     augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
     assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
-    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": None}}
+    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": 0}}
     alone = open_evaluation(parse_config(values | {"evaluations": {"ratios": frozen}}, "test"), "ratios")[0]
     assert {part.columns["encoder"] for part in MEASURES["dense"].parts_of(alone)} == {"frozen"}
 

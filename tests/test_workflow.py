@@ -185,7 +185,6 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, re
             | AFTER_TRAINING
             | {"evaluate_probe": 4, "evaluate_shape_bias": 2},
         ),
-        ("minutes: 1", "minutes: 2", {}),
         ("dense: {n_train: 200,", "dense: {n_train: 300,", {"evaluate_dense": 1, "draw_images": 1} | AFTER_ANALYSIS),
     ],
 )
@@ -322,7 +321,7 @@ def test_runs_of_another_machine_are_taken_up(finished):
 @pytest.mark.workflow
 def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
     text = (finished / "config" / "smoke.yaml").read_text().replace("results: results", "results: parts")
-    (evaluation,) = re.findall(r"^  surrogate: \{stages: .*\n", text, flags=re.MULTILINE)
+    (evaluation,) = re.findall(r"^  surrogate: \{models: .*\n", text, flags=re.MULTILINE)
     (finished / "parts.yaml").write_text(text.replace(evaluation, ""))
     before, part = finished / "results" / "smoke", finished / "parts" / "smoke"
     shutil.copytree(before / "tables", part / "tables")
@@ -334,6 +333,16 @@ def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
     assert {claim.split(".")[0] for claim in left_out} == {"A11"}
     assert not whole[left_out].str.startswith("NOT_TESTED").any()
     pd.testing.assert_series_equal(found.drop(left_out), whole.drop(left_out))
+
+
+@pytest.mark.workflow
+def test_a_configuration_that_extends_another_and_is_overridden_is_planned(checkout):
+    own = {"extends": "config/smoke.yaml", "name": "own", "checks": None, "training": {"ratios": {"seeds": 3}}}
+    (checkout / "own.yaml").write_text(json.dumps(own))
+    command = [str(BIN / "snakemake"), "--configfile", "own.yaml", "--config", "results=elsewhere", "--dry-run"]
+    planned = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert "elsewhere/own/runs/leaves-p4-m0.5-e2-s2-" in planned
+    assert "check_closed_form" not in planned
 
 
 @pytest.mark.workflow

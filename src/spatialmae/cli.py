@@ -149,11 +149,9 @@ def probe(
     config: ConfigOption = DEFAULT,
 ) -> None:
     """Probe the linear features: Gabor responses, depth, classes."""
-    from spatialmae.config import PROBE_MODULES
-
-    if name not in PROBE_MODULES:
+    if name not in ("gabor", "depth", "class"):
         raise UserError("probe", f"unknown probe {name!r}", "use gabor, depth or class")
-    _run("probe", config, dataset, name, analysis=name)
+    _run(f"probe_{name}", config, dataset, analysis=name)
 
 
 @app.command()

@@ -9,19 +9,18 @@ from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
 from spatialmae.claims.ledger import ledger_files
-from spatialmae.config import PROBE_MODULES, SOURCE_MODULES, parse_config
+from spatialmae.config import parse_config, read_values
 from spatialmae.errors import UserError
 from spatialmae.evaluation.measure import COSTS
 from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
 from spatialmae.fingerprint import fingerprint, fingerprint_of_source
 from spatialmae.layout import Layout, costs_subject, datasets_with
 from spatialmae.measures import MEASURES
-from spatialmae.yamlfile import read_yaml
 
 try:
-    for path in workflow.configfiles:
-        read_yaml(path, ("configuration not found", "give an existing file"))  # Snakemake lets keys occur twice
-    CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
+    # Read again, since Snakemake merges files before what they extend and lets keys occur twice.
+    values = read_values(workflow.configfiles, workflow.config_settings.config)
+    CONFIG = parse_config(values, " + ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -135,7 +134,7 @@ def data_of_calibration():
 
 def evaluation_settings(measure):
     """Settings of an evaluation whose change reruns a measure."""
-    read = {"stages", *MEASURES[measure].reads}
+    read = {"models", *MEASURES[measure].reads}
 
     def of(wildcards):
         return CONFIG.evaluations[wildcards.evaluation].model_dump_json(include=read)
@@ -175,16 +174,12 @@ def fits_probes(measure):
 
 def source_module(dataset):
     """The module that makes or reads the images of a data set."""
-    kind = CONFIG.datasets[dataset].source.kind
-    return f"spatialmae.data.{SOURCE_MODULES.get(kind, kind)}"
+    return f"spatialmae.data.{CONFIG.datasets[dataset].source.module}"
 
 
 def own_images(wildcards):
     """The files of a user's folder of images, where the data set is one."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    if source.kind != "folder":
-        return []
-    return sorted(str(path) for path in Path(source.path).rglob("*") if path.is_file())
+    return [str(path) for path in CONFIG.datasets[wildcards.dataset].source.files()]
 
 
 def code_of_notebook(name):

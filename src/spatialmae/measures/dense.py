@@ -21,7 +21,7 @@ def parts(evaluated: Evaluated) -> Iterator[Part]:
     dense = evaluated.settings.dense
     sizes = {"n_train": dense.n_train, "n_validation": dense.n_validation, "n_test": dense.n_test}
     heads = {"frozen": {"n_blocks": 0, "epochs": dense.epochs, "base_lr": FROZEN_RATES}}
-    if dense.fine_tuning_epochs is not None:
+    if dense.fine_tuning_epochs:
         heads["fine-tuned"] = {"n_blocks": None, "epochs": dense.fine_tuning_epochs, "base_lr": TRAINED_RATES}
     for run in evaluated.runs:
         for encoder, head in heads.items():

@@ -38,7 +38,8 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "ledger_sha256": _sha256_of_ledger(config.claims.ledger),
         "packages": package_versions(),
         "machine": machine(),
-        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | _simulation_seeds(config),
+        "seeds": {name: seeds for name in config.datasets if (seeds := config.dataset_seeds(name))}
+        | _simulation_seeds(config),
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
         "data_sha256": {name: _sha256(layout.data(name)) for name in config.datasets},
