@@ -49,6 +49,7 @@ def test_notebooks_are_committed_without_outputs_and_with_parameters(path: Path)
     assert set(re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), re.MULTILINE)) == {"results", "subjects"}
 
 
+@pytest.mark.slow
 def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> None:
     rows = [
         {"seed": s, "mask_ratio": m, "patch_size": p, "n_components": k, "loss": 1.0, "loss_fraction": m / 2 + s / 99}
@@ -75,6 +76,7 @@ def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> No
     assert log.is_file()
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     source = write_notebook(tmp_path / "n.ipynb", ["x = 1", "x + 1"])
     first = [path.read_bytes() for path in run(tmp_path, source, x=2)[:2]]
@@ -104,6 +106,7 @@ def test_missing_notebook_is_refused(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path / "none.ipynb") and "path" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_failing_cell_leaves_its_traceback_and_no_output(tmp_path: Path) -> None:
     source = write_notebook(tmp_path / "n.ipynb", ["x = 1", "1 / (x - 2)"])
     run(tmp_path, source, x=1)

@@ -1,15 +1,15 @@
 # Figure notebooks, executed by papermill: they only read tables and artifacts, and draw.
 # One rule a notebook, since each writes figures of its own names.
-for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(CONFIG)):
+for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(OF_SHOWN)):
 
     rule:
         name:
             f"draw_{notebook}"
         input:
-            notebook_inputs(CONFIG, L, notebook),
+            notebook_inputs(OF_REQUESTED, L, notebook),
             notebook=in_repository(f"notebooks/{notebook}.ipynb"),
         output:
-            [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
+            [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(OF_SHOWN, notebook)],
             [
                 report(
                     str(L.figures / f"{figure.stem}.svg"),
@@ -18,7 +18,7 @@ for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(C
                     subcategory=figure.kind.section,
                     labels={"figure": figure.kind.name, "of": figure.subject or "all"},
                 )
-                for figure in drawn_figures(CONFIG, notebook)
+                for figure in drawn_figures(OF_SHOWN, notebook)
             ],
             notebook=str(L.notebook(notebook, "ipynb")),
             html=str(L.notebook(notebook, "html")),
@@ -32,7 +32,7 @@ for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(C
         threads: 1
         params:
             code=code_of_notebook(notebook),
-            subjects=figure_subjects(CONFIG, notebook),
+            subjects=figure_subjects(OF_SHOWN, notebook),
         message:
             f"Drawing figures: {notebook}"
         shell:
@@ -41,4 +41,4 @@ for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(C
 
 rule figures:
     input:
-        [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(CONFIG)],
+        [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(OF_SHOWN)],
