@@ -37,7 +37,6 @@ def settings(results: str) -> dict:
         f"{dataset}_{patch_size}": {
             "dataset": dataset,
             "seeds": 2,
-            "minutes": 1,
             "model": MODEL | {"patch_size": patch_size},
             "train": train,
             "grid": {"mask_ratio": ratios},
@@ -56,7 +55,7 @@ def settings(results: str) -> dict:
         "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [4], "n_samples": 50},
         "training": training,
         "evaluations": {
-            name: {"stages": [f"{name}_4", f"{name}_8"], "analyses": ["probe"], "mask_unit": 8} for name in SOURCES
+            name: {"models": [f"{name}_4", f"{name}_8"], "analyses": ["probe"], "mask_unit": 8} for name in SOURCES
         },
         "calibration": list(SOURCES),
     }
@@ -114,8 +113,8 @@ def test_what_cannot_calibrate_is_refused_by_name(tmp_path, change, message):
     deep = values["training"]["leaves_4"] | {"model": MODEL | {"patch_size": 4, "encoder_depth": 2}}
     values["training"]["deep"] = deep
     values["evaluations"]["again"] = values["evaluations"]["leaves"]
-    values["evaluations"]["deep"] = {"stages": ["leaves_4", "deep"], "analyses": ["probe"]}
-    values["evaluations"]["reconstructed"] = {"stages": ["leaves_4"], "analyses": ["reconstruction"]}
+    values["evaluations"]["deep"] = {"models": ["leaves_4", "deep"], "analyses": ["probe"]}
+    values["evaluations"]["reconstructed"] = {"models": ["leaves_4"], "analyses": ["reconstruction"]}
     with pytest.raises(UserError, match=message):
         parse_config(values | change, "test")
 

@@ -5,12 +5,10 @@ import sys
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 
-from spatialmae import config
 from spatialmae.claims.ledger import Difference, load_ledger
 from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, FineTuning, load_config, parse_config
 from spatialmae.config_docs import configuration_page
@@ -36,103 +34,69 @@ def test_shipped_configurations_are_valid(path):
 
 
 @pytest.mark.parametrize(
-    ("where", "value", "message"),
+    ("where", "value", "field", "hint"),
     [
-        (("nmae",), "x", "nmae: unknown key; remove it"),
-        (("name",), "a b", "name: 'a b' is no name; use letters"),
-        (("linear", "mask_ratios"), [0.5, 1.0], "linear.mask_ratios.1: Input should be less than 1, got 1.0"),
-        (("linear", "mask_ratios"), [], "linear.mask_ratios"),
-        (("linear", "noise_std"), "0.2", "linear.noise_std: Input should be a valid number"),
-        (("linear", "masking"), "random", "linear.masking: Input should be 'bernoulli' or 'fixed'"),
-        (("datasets", "leaves", "patch_sizes"), [3], "patch_sizes: 3 does not tile 16×16 px; use a divisor"),
-        (("datasets", "leaves", "n_components"), [999], "at most 768 features exist"),
-        (("datasets", "leaves", "sigmas"), [9.0], "sigmas: a Gabor filter needs"),
-        (("datasets", "leaves", "source", "image_sise"), 16, "datasets.leaves.source.image_sise: unknown key"),
-        (("datasets", "leaves", "source", "kind"), "leafs", "datasets.leaves.source"),
-        (("datasets", "leaves", "source"), {}, "datasets.leaves.source: lacks its kind; add one"),
-        (("datasets", "digits", "analyses"), ["depth"], "only leaves and depth images come with depth"),
-        (
-            ("datasets", "leaves", "source"),
-            {"kind": "textures"},
-            "grayscale: the textures carry no colour; set it to true",
-        ),
-        (
-            ("datasets", "leaves", "patch_sizes"),
-            [2, 2],
-            "datasets.leaves.patch_sizes: a value occurs twice; remove one",
-        ),
-        (("datasets", "leaves", "patch_sizes"), [16], "patch_sizes: 16 is the whole image; use a smaller divisor"),
-        (
-            ("linear", "masking"),
-            "fixed",
-            "datasets.leaves.patch_sizes: mask_ratio: 0.9 leaves none of 4 patches visible",
-        ),
-        (("checks", "patch_size"), 3, "checks.patch_size: 3 does not tile 8×8 px; use a divisor"),
-        (("checks", "wrong_patch_size"), 2, "checks.wrong_patch_size: it equals patch_size"),
-        (("checks", "n_components"), 99, "checks.n_components: 64 features exist; lower it"),
-        (("ising", "n_components"), [64], "n_components: spins and samples allow 32 at most; lower it"),
-        (("datasets", "digits", "groups"), 1, "datasets.digits.groups"),
-        (("seeds", "first"), 50, "seeds.first: Input should be a multiple of 100"),
-        (("checks", "dataset"), "photos", "checks.dataset: 'photos' is not among datasets"),
-        (("training", "ratios", "dataset"), "photos", "training.ratios.dataset: 'photos' is not among datasets; name"),
-        (("training", "ratios", "minutes"), 61, "training.ratios.minutes: Input should be less than or equal to 60"),
-        (("training", "ratios", "seeds"), 0, "training.ratios.seeds: Input should be greater than or equal to 1"),
-        (("training", "ratios", "epochs"), 3, "training.ratios.epochs: unknown key; remove it"),
-        (
-            ("training", "ratios", "model", "patch_size"),
-            3,
-            "training.ratios.model.patch_size: 3 does not tile 16×16",
-        ),
-        (("training", "ratios", "model", "depth"), 3, "training.ratios.model.depth: unknown key; remove it"),
-        (("training", "ratios", "model", "epochs"), 3, "training.ratios.model.epochs: unknown key; remove it"),
-        (("training", "ratios", "model", "channels"), 3, "model.channels: the data set decides it; remove it"),
-        (("training", "ratios", "model", "mask_ratio"), 0.5, "model.mask_ratio: it is in grid as well; remove one"),
-        (("training", "ratios", "train", "beta3"), 0.5, "training.ratios.train.beta3: unknown key; remove it"),
-        (
-            ("training", "ratios", "train", "snapshots"),
-            [9],
-            "train.snapshots: 9 is after the last of 2 epochs",
-        ),
-        (
-            ("training", "ratios", "train"),
-            {"epochs": 2},
-            "train.warmup_epochs: 5.0 is not less than epochs=2",
-        ),
-        (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.99], "grid.mask_ratio: 0.99 leaves none of 16 patches"),
-        (
-            ("training", "ratios", "grid", "mask_ratio"),
-            [],
-            "ratios.grid.mask_ratio: List should have at least 1",
-        ),
-        (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.5], "grid.mask_ratio: a value occurs twice; remove one"),
-        (
-            ("training", "ratios", "grid", "snapshots"),
-            [[0], [0, 1]],
-            "training.ratios.grid.snapshots: they change no trained model; set them in train",
-        ),
-        (("training", "ratios", "grid", "ratio"), [0.5], "training.ratios.grid.ratio: unknown key; remove it"),
-        (("training", "ratios", "grid", "image_size"), [8], "grid.image_size: the data set decides it; remove it"),
-        (
-            ("training", "ratios", "grid", "mask_unit"),
-            [None, 4],
-            "grid.mask_unit: null and the patch size are",
-        ),
-        (("training", "ratios/2"), {}, "training.ratios/2"),
-        (("ising", "patch_sizes"), [16], "16 does not cut length=32 into 3 patches or more; lower it"),
+        (("nmae",), "x", "nmae", "remove it or correct its spelling"),
+        (("name",), "a b", "name", "use letters"),
+        (("linear", "mask_ratios"), [0.5, 1.0], "linear.mask_ratios.1", "type and range"),
+        (("linear", "mask_ratios"), [], "linear.mask_ratios", "type and range"),
+        (("linear", "noise_std"), "0.2", "linear.noise_std", "type and range"),
+        (("linear", "masking"), "random", "linear.masking", "type and range"),
+        (("linear", "masking"), "fixed", "datasets.leaves.patch_sizes", "lower it"),
+        (("datasets", "leaves", "patch_sizes"), [3], "datasets.leaves.patch_sizes", "use a divisor"),
+        (("datasets", "leaves", "patch_sizes"), [2, 2], "datasets.leaves.patch_sizes", "remove one"),
+        (("datasets", "leaves", "patch_sizes"), [16], "datasets.leaves.patch_sizes", "use a smaller divisor"),
+        (("datasets", "leaves", "n_components"), [999], "datasets.leaves.n_components", "lower it"),
+        (("datasets", "leaves", "sigmas"), [9.0], "datasets.leaves.sigmas", "change them"),
+        (("datasets", "leaves", "analyses"), ["statistic"], "datasets.leaves.analyses.0", "use one of statistics, "),
+        (("datasets", "leaves", "source", "image_sise"), 16, "datasets.leaves.source.image_sise", "remove it"),
+        (("datasets", "leaves", "source", "kind"), "leafs", "datasets.leaves.source", "use one of 'dead_leaves', "),
+        (("datasets", "leaves", "source"), {}, "datasets.leaves.source", "add one"),
+        (("datasets", "leaves", "source"), {"kind": "textures"}, "datasets.leaves.source.grayscale", "set it to true"),
+        (("datasets", "digits", "analyses"), ["depth"], "datasets.digits.analyses", "remove depth"),
+        (("datasets", "digits", "groups"), 1, "datasets.digits.groups", "type and range"),
+        (("checks", "patch_size"), 3, "checks.patch_size", "use a divisor"),
+        (("checks", "wrong_patch_size"), 2, "checks.wrong_patch_size", "the control needs another"),
+        (("checks", "n_components"), 99, "checks.n_components", "lower it"),
+        (("checks", "dataset"), "photos", "checks.dataset", "name one of them"),
+        (("ising", "n_components"), [64], "ising.n_components", "lower it"),
+        (("ising", "patch_sizes"), [16], "ising.patch_sizes", "lower it"),
+        (("seeds", "first"), 50, "seeds.first", "type and range"),
+        (("training", "ratios/2"), {}, "training.ratios/2.[key]", "use letters"),
+        (("training", "ratios", "dataset"), "photos", "training.ratios.dataset", "name one of them"),
+        (("training", "ratios", "seeds"), 0, "training.ratios.seeds", "type and range"),
+        (("training", "ratios", "epochs"), 3, "training.ratios.epochs", "remove it"),
+        (("training", "ratios", "model", "patch_size"), 3, "training.ratios.model.patch_size", "use a divisor"),
+        (("training", "ratios", "model", "depth"), 3, "training.ratios.model.depth", "remove it"),
+        (("training", "ratios", "model", "epochs"), 3, "training.ratios.model.epochs", "remove it"),
+        (("training", "ratios", "model", "channels"), 3, "training.ratios.model.channels", "remove it"),
+        (("training", "ratios", "model", "mask_ratio"), 0.5, "training.ratios.model.mask_ratio", "remove one"),
+        (("training", "ratios", "train", "beta3"), 0.5, "training.ratios.train.beta3", "remove it"),
+        (("training", "ratios", "train", "snapshots"), [9], "training.ratios.train.snapshots", ""),
+        (("training", "ratios", "train"), {"epochs": 2}, "training.ratios.train.warmup_epochs", ""),
+        (("training", "ratios", "train", "batch_size"), 9999, "training.ratios.train.batch_size", "lower it"),
+        (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.99], "training.ratios.grid.mask_ratio", ""),
+        (("training", "ratios", "grid", "mask_ratio"), [], "training.ratios.grid.mask_ratio", "type and range"),
+        (("training", "ratios", "grid", "mask_ratio"), [0.5, 0.5], "training.ratios.grid.mask_ratio", "remove one"),
+        (("training", "ratios", "grid", "snapshots"), [[0], [0, 1]], "training.ratios.grid.snapshots", "set them in"),
+        (("training", "ratios", "grid", "ratio"), [0.5], "training.ratios.grid.ratio", "remove it"),
+        (("training", "ratios", "grid", "image_size"), [8], "training.ratios.grid.image_size", "remove it"),
+        (("training", "ratios", "grid", "mask_unit"), [None, 4], "training.ratios.grid.mask_unit", "remove one"),
+        (("evaluations", "ratios", "models"), ["ratio"], "evaluations.ratios.models", "name one of these"),
+        (("evaluations", "ratios", "analyses"), ["jacobi"], "evaluations.ratios.analyses.0", "use one of jacobian, "),
     ],
 )
-def test_wrong_values_are_refused_in_one_line_with_field_and_mend(values, where, value, message):
+def test_wrong_values_are_refused_in_one_line_with_field_and_hint(values, where, value, field, hint):
     target = values
     for key in where[:-1]:
         target = target[key]
     target[where[-1]] = value
     with pytest.raises(UserError) as error:
         parse_config(values, "my.yaml")
-    text = str(error.value)
-    assert text.startswith("my.yaml: ")
-    assert message in text
-    assert "\n" not in text
-    assert "; " in text
+    assert str(error.value).startswith(f"my.yaml: {field}: ")
+    assert error.value.hint
+    assert hint in error.value.hint
+    assert "\n" not in str(error.value)
 
 
 def test_missing_field_is_named(values):
@@ -160,11 +124,6 @@ def test_unreadable_files_are_said_so(tmp_path, content, message):
         load_config(tmp_path / "no.yaml")
 
 
-def test_each_analysis_has_a_line_that_says_what_it_measures():
-    assert set(config.DATASET_ANALYSES) == set(get_args(config.Analysis))
-    assert set(config.MODEL_ANALYSES) == set(get_args(config.ModelAnalysis))
-
-
 def test_documentation_is_that_of_the_model():
     assert (ROOT / "docs" / "configuration.md").read_text() == configuration_page()
 
@@ -176,7 +135,7 @@ def test_seeds_follow_groups(values):
     assert parse_config(values, "my.yaml").dataset_seeds("leaves") == [300, 301]
 
 
-def test_a_training_stage_is_the_product_of_its_grid_and_the_seeds(values):
+def test_a_training_is_the_product_of_its_grid_and_the_seeds(values):
     values["seeds"]["first"] = 300
     grid = {"mask_ratio": [0.5, 0.75], "beta1": [0.8, 0.9], "precision": ["auto", "fp32"]}
     values["training"]["ratios"]["grid"] = grid
@@ -195,9 +154,13 @@ def test_no_two_settings_of_training_share_a_name():
     assert not set(FINE_TUNE_FIELDS) & set(FineTuning.model_fields)
 
 
-def test_a_configuration_is_read_without_importing_torch():
-    code = "import sys, spatialmae.config as c; c.load_config('config/smoke.yaml'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+def test_a_configuration_is_read_without_importing_what_is_slow():
+    slow = "torch", "pandas", "sklearn", "scipy", "matplotlib"
+    code = "import sys, spatialmae.config as c; c.load_config('config/smoke.yaml'); print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    imported = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    assert "spatialmae.config" in imported
+    assert not set(slow) & set(imported)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -213,17 +176,6 @@ def test_ledger_asks_only_for_cells_that_the_configuration_has(path):
         for cell in cells:
             wanted = {**claim.estimand.where, **plan.where, **cell}
             assert available(config, plan.dataset, claim.estimand.table, wanted), (claim.id, wanted)
-
-
-def test_models_of_one_name_are_the_same_in_every_part_of_cifar10():
-    parts = [load_config(path) for path in CONFIGS if path.stem.startswith("cifar10")]
-    stages: dict[str, tuple] = {}
-    for part in parts:
-        assert part.seeds == parts[0].seeds
-        for name, stage in part.training.items():
-            settings = (stage.model, stage.train, stage.grid)
-            assert stages.setdefault(name, settings) == settings, (part.name, name)
-    assert len(stages) > len(parts)
 
 
 def test_a_configuration_may_leave_out_everything_but_its_name():

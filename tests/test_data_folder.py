@@ -12,8 +12,9 @@ import spatialmae.data.decoding as decoding
 import spatialmae.data.folder as module
 from refusals import refused
 from spatialmae.data.dataset import ImageData
-from spatialmae.data.folder import folder, print_skipped
+from spatialmae.data.folder import folder
 from spatialmae.errors import UserError
+from spatialmae.stages.data import print_skipped
 
 
 def noise(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:

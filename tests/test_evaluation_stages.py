@@ -36,7 +36,6 @@ ROOT = Path(__file__).parent.parent
 RATIOS = {
     "dataset": "digits",
     "seeds": 2,
-    "minutes": 1,
     "model": {"patch_size": 2, "encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8}
     | {"decoder_depth": 1, "decoder_heads": 1},
     "train": {"epochs": 2, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none", "snapshots": [0, 1, 2]},
@@ -54,8 +53,8 @@ def values(tmp_path_factory):
     values["training"] = {"ratios": RATIOS, "patches": PATCHES, "surrogate": SURROGATE}
     small = {"n_images": 3, "n_masks": 2, "mask_ratios": [0.5, 0.75]}
     values["evaluations"] = {
-        "ratios": {"stages": ["ratios", "surrogate"], "analyses": ["jacobian", "second_order", "probe"], **small},
-        "patches": {"stages": ["patches", "ratios"], "analyses": ["jacobian", "probe"], "mask_unit": 4, **small},
+        "ratios": {"models": ["ratios", "surrogate"], "analyses": ["jacobian", "second_order", "probe"], **small},
+        "patches": {"models": ["patches", "ratios"], "analyses": ["jacobian", "probe"], "mask_unit": 4, **small},
     }
     return values
 
@@ -81,11 +80,11 @@ def test_an_evaluation_has_each_run_once_though_stages_share_some(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stages": ["ratio"]}, "evaluations.ratios.stages: 'ratio' is not among training; name one of its stages"),
-        ({"stages": ["patches"]}, "evaluations.ratios.mask_unit: patch sizes differ; give a multiple of all"),
+        ({"models": ["ratio"]}, "evaluations.ratios.models: 'ratio' is not among training; name one of these"),
+        ({"models": ["patches"]}, "evaluations.ratios.mask_unit: patch sizes differ; give a multiple of all"),
         ({"mask_unit": 3}, "evaluations.ratios.mask_unit: 3 does not tile 8×8 px in whole patches; change it"),
         ({"analyses": ["jacobi"]}, "evaluations.ratios.analyses.0: "),
-        ({"stages": ["normalised"]}, "evaluations.ratios.analyses: jacobian is of pixels, and with norm_pix_loss "),
+        ({"models": ["normalised"]}, "evaluations.ratios.analyses: jacobian is of pixels, and with norm_pix_loss "),
     ],
 )
 def test_impossible_evaluations_are_refused_by_name(values, change, message):

@@ -416,7 +416,7 @@ def config_of(grid: dict[str, list], analyses: list[str]) -> Config:
     """The smoke configuration with one evaluation, of models of a grid."""
     config = load_config(ROOT / "config" / "smoke.yaml")
     stage = config.training["ratios"].model_copy(update={"grid": grid})
-    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": analyses, "stages": ["ratios"]})
+    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": analyses, "models": ["ratios"]})
     return config.model_copy(update={"training": {"ratios": stage}, "evaluations": {"one": evaluation}})
 
 

@@ -358,7 +358,7 @@ def test_an_evaluation_has_the_figures_of_its_analyses_and_no_others() -> None:
 def test_an_evaluation_of_one_kind_of_model_has_no_figure_that_compares_kinds() -> None:
     config = load_config(ROOT / "config" / "smoke.yaml")
     stage = config.training["ratios"].model_copy(update={"grid": {"mask_ratio": [0.5]}})
-    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": ["probe"], "stages": ["ratios"]})
+    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": ["probe"], "models": ["ratios"]})
     changed = config.model_copy(update={"training": {"ratios": stage}, "evaluations": {"one": evaluation}})
     assert [figure.stem for figure in drawn_figures(changed, "nonlinear")] == ["model_probe_one"]
 

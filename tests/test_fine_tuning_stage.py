@@ -30,7 +30,6 @@ ROOT = Path(__file__).parent.parent
 SHALLOW = {
     "dataset": "digits",
     "seeds": 2,
-    "minutes": 1,
     "model": {"patch_size": 4, "encoder_dim": 8, "encoder_depth": 2, "encoder_heads": 1, "decoder_dim": 8}
     | {"decoder_heads": 1, "mask_ratio": 0.75},
     "train": {"epochs": 1, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none"},
@@ -50,7 +49,7 @@ def made(tmp_path_factory):
     values["results"] = str(tmp_path_factory.mktemp("results"))
     values["training"] = {"shallow": SHALLOW, "deeper": DEEPER}
     values["evaluations"] = {
-        "depths": {"stages": ["shallow", "deeper"], "analyses": ["fine_tuning"], "fine_tuning": SETTINGS}
+        "depths": {"models": ["shallow", "deeper"], "analyses": ["fine_tuning"], "fine_tuning": SETTINGS}
     }
     config = parse_config(values, "test")
     train_stages(config)
@@ -294,7 +293,7 @@ def test_settings_without_the_analysis_and_the_analysis_without_labels_are_refus
     photos |= {"n_components": [4], "analyses": []}
     training = {name: stage | {"dataset": "photos"} for name, stage in values["training"].items()}
     unlabelled = values | {"datasets": values["datasets"] | {"photos": photos}, "training": training}
-    with pytest.raises(UserError, match=r"evaluations.depths.analyses: .*no class labels; remove fine_tuning"):
+    with pytest.raises(UserError, match=r"evaluations.depths.analyses: .* without labels; remove fine_tuning"):
         parse_config(unlabelled, "test")
 
 

@@ -104,11 +104,11 @@ def test_the_lowest_panel_of_each_column_names_what_is_predicted(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"binary_patch_sizes": [3]}, "hierarchy: binary_patch_sizes: 3 is no power of two below 2^6; change it"),
-        ({"quad_patch_sizes": [16]}, "hierarchy: quad_patch_sizes: 16 is no power of two below 2^4; change it"),
+        ({"binary_patch_sizes": [3]}, "hierarchy.binary_patch_sizes: 3 is no power of two below 2^6; change it"),
+        ({"quad_patch_sizes": [16]}, "hierarchy.quad_patch_sizes: 16 is no power of two below 2^4; change it"),
         (
             {"quad_depth": 2, "quad_patch_sizes": [2]},
-            "hierarchy: mask_ratios: 0.9 leaves none of 4 patches visible (quad, patch 2)",
+            "hierarchy.mask_ratios: 0.9 leaves none of 4 patches visible (quad, patch 2)",
         ),
     ],
 )

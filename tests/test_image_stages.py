@@ -47,7 +47,7 @@ def values(tmp_path_factory):
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"train": small}}
     head = {"n_train": 64, "n_validation": 20, "n_test": 20, "epochs": 2, "fine_tuning_epochs": 2}
-    values["evaluations"] = {"ratios": {"stages": ["ratios"], "analyses": list(STAGES), "n_test": 60, "dense": head}}
+    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": list(STAGES), "n_test": 60, "dense": head}}
     return values
 
 
@@ -144,7 +144,7 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
     augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
     assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
-    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": None}}
+    frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": 0}}
     alone = parse_config(values | {"evaluations": {"ratios": frozen}}, "test").evaluations["ratios"].dense
     assert list(dense._heads(alone)) == ["frozen"]
 

@@ -34,7 +34,7 @@ def config(tmp_path_factory):
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"seeds": 1, "train": small}}
     analyses = ["probe", "corruptions", "shape_bias"]
-    values["evaluations"] = {"ratios": {"stages": ["ratios"], "analyses": analyses, "n_test": 40}}
+    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": analyses, "n_test": 40}}
     config = parse_config(values, "test")
     train_stages(config)
     return config

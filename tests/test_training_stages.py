@@ -12,7 +12,7 @@ import yaml
 
 from spatialmae.analysis.convergence import epochs_to, mean_image_loss
 from spatialmae.analysis.reconstruction import reconstruct
-from spatialmae.artifacts import read_tensors, write_json
+from spatialmae.artifacts import read_tensors
 from spatialmae.config import MODEL_FIELDS, TRAIN_FIELDS, parse_config
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
@@ -41,10 +41,6 @@ def trained(tmp_path_factory):
     config = parse_config(values, "test")
     layout = Layout.of(config)
     train_stages(config)
-    names = [spec.name for spec in config.training_runs("ratios")]
-    records = [json.loads((layout.runs / name / "run.json").read_text()) for name in names]
-    manifest = [{"name": r["name"], "weights_sha256": r["weights_sha256"], "code_matches": True} for r in records]
-    write_json(layout.manifest("ratios"), manifest)
     training.run(config, "ratios")
     return config, layout
 
@@ -55,14 +51,14 @@ def test_the_plan_holds_the_runs_of_the_configuration_by_paths_that_can_be_carri
     assert list(written.runs) == config.training_runs("ratios")
     text = json.loads(layout.plan("ratios").read_text())
     assert text["data"] == "../data/leaves.safetensors"
-    assert (text["runs_dir"], text["manifest"]) == ("../runs", "ratios.manifest.json")
+    assert text["runs_dir"] == "../runs"
 
 
 def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
     config, layout = trained
     table = read_table(layout.table("runs", "ratios"))
     assert table["name"].tolist() == [run.name for run in config.training_runs("ratios")]
-    assert set(table) >= {*MODEL_FIELDS, *TRAIN_FIELDS, "images_per_second", "device", "code_matches"} - {"snapshots"}
+    assert set(table) >= {*MODEL_FIELDS, *TRAIN_FIELDS, "code_matches"} - {"snapshots", "snapshot_steps"}
     assert table["mask_unit"].tolist() == table["patch_size"].tolist()
     assert table["realised_mask_ratio"].tolist() == [0.5, 0.5, 0.75, 0.75]
     assert table["images"].tolist() == [2 * 40] * 4
@@ -80,7 +76,7 @@ def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
 def test_curves_hold_name_seed_and_measurements_whatever_the_grid(trained):
     _, layout = trained
     measured = {
-        "training": ["step", "epoch", "lr", "loss", "grad_norm", "seconds"],
+        "training": ["step", "epoch", "lr", "loss", "grad_norm"],
         "validation": ["epoch", "step", "loss"],
     }
     for name, columns in measured.items():
@@ -104,41 +100,38 @@ def test_the_first_seed_of_each_model_reconstructs_the_same_validation_images(tr
     assert (low <= high).all(), "a higher ratio hides what a lower one hides"
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda entries: None, "the stage is not trained; run snakemake training"),
-        (lambda entries: "{", "not a readable manifest; delete it"),
-        (lambda entries: json.dumps(entries[0]), "not a readable manifest; delete it"),
-        *(
-            (
-                lambda entries, name=name: json.dumps([{k: v for k, v in e.items() if k != name} for e in entries]),
-                "not a readable manifest; delete it",
-            )
-            for name in ("name", "weights_sha256", "code_matches")
-        ),
-        (lambda entries: json.dumps(entries[1:]), "it does not hold the weights of leaves-p4-m0.5"),
-        (
-            lambda entries: json.dumps([entry | {"weights_sha256": "0"} for entry in entries]),
-            "it does not hold the weights of leaves-p4-m0.5",
-        ),
-    ],
-)
-def test_a_manifest_that_does_not_fit_is_said_so_and_no_table_is_written(trained, damage, message):
+def test_times_and_machine_are_in_the_table_of_costs_alone(trained):
     config, layout = trained
-    manifest, table = layout.manifest("ratios"), layout.table("runs", "ratios")
-    before, stamp = manifest.read_text(), table.stat().st_mtime_ns
-    text = damage(json.loads(before))
-    manifest.unlink() if text is None else manifest.write_text(text)
+    costs = read_table(layout.table("costs", "ratios"))
+    assert costs["name"].tolist() == [run.name for run in config.training_runs("ratios")]
+    assert (costs["seconds"] > 0).all() and (costs["images_per_second"] > 0).all() and costs["device"].notna().all()
+    for name in ("runs", "training", "validation"):
+        assert not {"seconds", "wall_seconds", "images_per_second", "device"} & set(
+            read_table(layout.table(name, "ratios"))
+        )
+
+
+def test_a_damaged_run_is_said_so_nothing_vouches_for_it_any_more_and_no_table_is_written(trained):
+    config, layout = trained
+    folder, table = layout.runs / config.training_runs("ratios")[0].name, layout.table("runs", "ratios")
+    log, record = folder / "log.csv", folder / "run.json"
+    before, vouched, stamp = log.read_bytes(), record.read_bytes(), table.stat().st_mtime_ns
+    log.write_bytes(before + b"0")
     try:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(
+            UserError, match=r"log\.csv: missing, or not as it was .*run\.json is removed; run the same"
+        ):
+            training.run(config, "ratios")
+        assert not record.exists()
+        with pytest.raises(UserError, match="no finished training run; train it"):
             training.run(config, "ratios")
     finally:
-        manifest.write_text(before)
+        log.write_bytes(before)
+        record.write_bytes(vouched)
     assert table.stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("name", ["precision", "threads"])
+@pytest.mark.parametrize("name", ["precision", "steps"])
 def test_a_record_of_another_version_is_said_so(trained, name):
     config, layout = trained
     path = layout.runs / config.training_runs("ratios")[0].name / "run.json"

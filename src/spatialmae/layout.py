@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spatialmae.config import MODEL_ANALYSES, Config
+from spatialmae.config import DATASET_ANALYSES, MODEL_ANALYSES, Config
 
 
 @dataclass(frozen=True)
@@ -87,44 +87,90 @@ class Layout:
         """The report."""
         return self.root / "report.html"
 
+    def part(self, name: str) -> Path:
+        """What a part of the study was made from and with; written when all its tables are there."""
+        return self.root / "parts" / f"{name}.json"
+
     @property
     def provenance(self) -> Path:
         """What the results were made from and with."""
         return self.root / "provenance.json"
 
 
-# Analyses whose tables have other names.
-_ANALYSIS_OF = {
-    "statistics_summary": "statistics",
-    "jacobian": "reach",
-    "reach_lags": "sampling",
-    "reach_sampled": "sampling",
-}
+def tables_of(config: Config, section: str) -> list[tuple[str, str]]:
+    """The tables that a section of a configuration makes, named as ``parts`` name it: (table, subject) of each.
+
+    A table's subject is what it is of: a data set, a training, an evaluation, or a simulation.
+    """
+    kind, _, name = section.partition(".")
+    if kind == "datasets":
+        dataset = config.datasets[name]
+        made = [table for analysis in dataset.analyses for table in DATASET_ANALYSES[analysis].tables]
+        return [(table, name) for table in (["sweep"] if dataset.solves else []) + made]
+    if kind == "training":
+        return [(table, name) for table in ("runs", "training", "validation")]
+    if kind == "evaluations":
+        analyses = config.evaluations[name].analyses
+        return [(table, name) for analysis in analyses for table in MODEL_ANALYSES[analysis].tables]
+    if kind == "checks" and config.checks:
+        return [("theory", config.checks.dataset)]
+    return {
+        "ising": [("ising", "ising"), ("ising_profile", "ising")],
+        "hierarchy": [("theorem", "hierarchy"), ("levels", "hierarchy")],
+        "identifiability": [("identifiability", "hierarchy")],
+        "calibration": [("calibration", "cells"), ("calibration", "held_out")],
+    }[kind]
 
 
 def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets, training stages or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
-    if table == "theory":
-        return [config.checks.dataset] if config.checks else []
-    if table in ("ising", "ising_profile"):
-        return ["ising"] if config.ising else []
-    if table in ("theorem", "levels"):
-        return ["hierarchy"] if config.hierarchy else []
-    if table == "identifiability":
-        return ["hierarchy"] if config.identifiability else []
-    if table in ("runs", "training", "validation"):
-        return list(config.training)
-    if table == "calibration":
-        return ["cells", "held_out"] if config.calibration else []
-    makers = {name for name, analysis in MODEL_ANALYSES.items() if table in analysis.tables}
-    if makers:
-        return [name for name, evaluation in config.evaluations.items() if makers & set(evaluation.analyses)]
-    analysis = _ANALYSIS_OF.get(table, table.removeprefix("probe_"))
-    solved = {"features", "reach", "gabor", "depth", "class"}
-    wanted = solved if table == "sweep" else {analysis}
-    return [name for name, dataset in config.datasets.items() if wanted & set(dataset.analyses)]
+    """The data sets, trainings or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
+    sections = [*config.sections, *(f"training.{name}" for name in config.training)]
+    return [subject for section in sections for made, subject in tables_of(config, section) if made == table]
 
 
 def makes_table(config: Config, table: str, dataset: str) -> bool:
     """Whether a configuration makes ``tables/<table>/<dataset>.csv``."""
     return dataset in datasets_with(config, table)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a study, with a target of its own.
+
+    Attributes:
+        name: of the part.
+        sections: of the configuration whose tables it makes.
+        tables: (table, subject) of each of these.
+        training: trainings whose models it evaluates; parts may share some.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    tables: tuple[tuple[str, str], ...]
+    training: tuple[str, ...]
+
+
+def parts_of(config: Config) -> list[Part]:
+    """The parts of a configuration; without ``parts``, the whole as one, which has the configuration's name."""
+    return [_part(config, name, sections) for name, sections in config.parts.items()] or [
+        replace(_part(config, config.name, config.sections), training=tuple(config.training))
+    ]
+
+
+def finished(config: Config) -> Config:
+    """The configuration as far as its parts have been made: what claims, figures and report are about."""
+    layout = Layout.of(config)
+    return config.only([name for name in config.parts if layout.part(name).is_file()])
+
+
+def unfinished_parts(config: Config) -> list[Part]:
+    """The parts of a study that have not been made."""
+    layout = Layout.of(config)
+    return [part for part in parts_of(config) if config.parts and not layout.part(part.name).is_file()]
+
+
+def _part(config: Config, name: str, sections: list[str]) -> Part:
+    evaluations = [section.removeprefix("evaluations.") for section in sections if section.startswith("evaluations.")]
+    training = [model for evaluation in evaluations for model in config.evaluations[evaluation].models]
+    tables = [made for section in sections for made in tables_of(config, section)]
+    return Part(name, tuple(sections), tuple(tables), tuple(dict.fromkeys(training)))

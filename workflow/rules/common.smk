@@ -9,17 +9,16 @@ from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
 from spatialmae.claims.ledger import ledger_files
-from spatialmae.config import MODEL_ANALYSES, PROBE_MODULES, SOURCE_MODULES, parse_config
+from spatialmae.config import MODEL_ANALYSES, parse_config, read_values
 from spatialmae.errors import UserError
 from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
 from spatialmae.fingerprint import fingerprint, fingerprint_of_source
-from spatialmae.layout import Layout, datasets_with
-from spatialmae.yamlfile import read_yaml
+from spatialmae.layout import Layout, datasets_with, parts_of
 
 try:
-    for path in workflow.configfiles:
-        read_yaml(path, ("configuration not found", "give an existing file"))  # Snakemake lets keys occur twice
-    CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)) or "--config")
+    # Read again, since Snakemake merges files before what they extend and lets keys occur twice.
+    values = read_values(workflow.configfiles, workflow.config_settings.config)
+    CONFIG = parse_config(values, " + ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -39,6 +38,7 @@ if not Path(CONFIG.claims.ledger).exists():
 L = Layout.of(CONFIG)
 RESOLVED = str(L.config)  # what jobs read: the configuration as it is when Snakemake starts
 DATASETS, TRAININGS = list(CONFIG.datasets), list(CONFIG.training)
+PARTS = {part.name: part for part in parts_of(CONFIG)}
 RUNS = {run.name: run for run in CONFIG.all_runs()}
 LEDGER = [str(path) for path in ledger_files(CONFIG.claims.ledger)]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
@@ -53,6 +53,23 @@ onstart:
     from spatialmae.stages import resolve
 
     resolve.run(CONFIG)
+
+
+def requested_parts():
+    """The parts to be made: those that the command line names, or all.
+
+    Processes of jobs, which parse this file again with targets of their own, learn it from the environment.
+    """
+    if workflow.is_main_process:
+        named = [target for target in workflow.dag_settings.targets if target in CONFIG.parts]
+        os.environ["SPATIALMAE_PARTS"] = ",".join(named or PARTS)
+    return os.environ["SPATIALMAE_PARTS"].split(",")
+
+
+# Claims, figures and report are about the parts to be made, and those made before, whose results are taken as they are.
+REQUESTED = requested_parts()
+SHOWN = [part for part in PARTS if part in REQUESTED or L.part(part).exists()]
+OF_REQUESTED, OF_SHOWN = CONFIG.only(REQUESTED), CONFIG.only(SHOWN)
 
 
 def made_by(analysis, evaluation):
@@ -76,6 +93,20 @@ wildcard_constraints:
     run="|".join(map(re.escape, RUNS)) or "(?!)",
     evaluation="|".join(CONFIG.evaluations) or "(?!)",
     notebook="[a-z]+",
+    part="|".join(PARTS),
+
+
+def tables_of_part(part):
+    """The tables that a part makes, and those of the training that it rests on."""
+    of_training = [(table, name) for name in part.training for table in ("runs", "training", "validation", "costs")]
+    pictures = [
+        path
+        for section in part.sections
+        if section.startswith("evaluations.")
+        for analysis in CONFIG.evaluations[section.removeprefix("evaluations.")].analyses
+        for path in made_by(analysis, section.removeprefix("evaluations."))
+    ]
+    return [str(L.table(table, subject)) for table, subject in (*part.tables, *of_training)] + pictures
 
 
 def having(*analyses):
@@ -132,7 +163,7 @@ def data_of_calibration():
 
 def evaluation_settings(analysis):
     """Settings of an evaluation whose change reruns an analysis."""
-    read = {"stages", *MODEL_ANALYSES[analysis].reads}
+    read = {"models", *MODEL_ANALYSES[analysis].reads}
 
     def of(wildcards):
         return CONFIG.evaluations[wildcards.evaluation].model_dump_json(include=read)
@@ -172,16 +203,12 @@ def fits_probes(analysis):
 
 def source_module(dataset):
     """The module that makes or reads the images of a data set."""
-    kind = CONFIG.datasets[dataset].source.kind
-    return f"spatialmae.data.{SOURCE_MODULES.get(kind, kind)}"
+    return f"spatialmae.data.{CONFIG.datasets[dataset].source.module}"
 
 
 def own_images(wildcards):
     """The files of a user's folder of images, where the data set is one."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    if source.kind != "folder":
-        return []
-    return sorted(str(path) for path in Path(source.path).rglob("*") if path.is_file())
+    return [str(path) for path in CONFIG.datasets[wildcards.dataset].source.files()]
 
 
 def code_of_notebook(name):

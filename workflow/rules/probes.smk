@@ -1,6 +1,9 @@
 # Probes on the features of the linear autoencoders: Gabor responses, depth, classes.
 
 
+PROBES = ("gabor", "depth", "class")
+
+
 rule probe_features:
     input:
         data=str(L.data("{dataset}")),
@@ -12,14 +15,12 @@ rule probe_features:
     benchmark:
         f"{BENCHMARKS}/probe_{{probe}}/{{dataset}}.tsv"
     wildcard_constraints:
-        probe="|".join(PROBE_MODULES),
+        probe="|".join(PROBES),
     conda:
         ENVIRONMENT
     threads: threads_of
     params:
-        code=lambda wildcards: fingerprint(
-            "spatialmae.stages.probe", f"spatialmae.probe.{PROBE_MODULES[wildcards.probe]}"
-        ),
+        code=lambda wildcards: fingerprint(f"spatialmae.stages.probe_{wildcards.probe}"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "sigmas"),
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
@@ -29,4 +30,4 @@ rule probe_features:
 
 rule probes:
     input:
-        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBE_MODULES for dataset in having(probe)],
+        [str(L.table(f"probe_{probe}", dataset)) for probe in PROBES for dataset in having(probe)],

@@ -90,7 +90,7 @@ def dead_leaves(
     ]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return ImageData(
-        name="dead_leaves",
+        name="leaves",
         images=joined.pop("images"),
         splits=splits,
         targets=joined,

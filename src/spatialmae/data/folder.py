@@ -63,9 +63,9 @@ def folder(
     (h, w) or (h, w, c), of uint8, uint16, or floats in [0, 1]. Grey images get three equal channels, or with
     ``grayscale`` colour images their luminance 0.2125 R + 0.7154 G + 0.0721 B.
 
-    Left out, each with its reason in ``provenance["skipped"]`` (:func:`print_skipped` prints them): files of another
-    kind, damaged, with a side below ``image_size`` (nothing is enlarged), with other channels, of more than 64 million
-    pixels, or with the same bytes as an earlier file (which could put one image into two splits).
+    Left out, each with its reason in ``provenance["skipped"]``: files of another kind, damaged, with a side below
+    ``image_size`` (nothing is enlarged), with other channels, of more than 64 million pixels, or with the same bytes as
+    an earlier file (which could put one image into two splits).
 
     Args:
         path: the folder.
@@ -112,16 +112,6 @@ def folder(
             "skipped": collection.skipped,
         },
     )
-
-
-def print_skipped(data: ImageData) -> None:
-    """Print which files :func:`folder` left out and why, first a count by reason."""
-    skipped = data.provenance["skipped"]
-    print(f"{data.provenance['n_images']} images used, {len(skipped)} files left out")
-    for reason, count in Counter(entry["reason"] for entry in skipped).most_common():
-        print(f"  {count} × {reason}")
-    for entry in skipped:
-        print(f"{entry['file']}: {entry['reason']}")
 
 
 def _check(path: Path, image_size: int, resize: str, validation: float, test: float) -> None:

@@ -50,12 +50,13 @@ def pipeline_config(advice: Advice, images: FolderImages) -> dict[str, Any]:
     settings = {"followed": advice.setting, "default": advice.default_setting}
     if settings["default"] == settings["followed"]:
         del settings["default"]
-    patch_sizes = {stage: size // factor for stage, (size, _) in settings.items()}
+    patch_sizes = {training: size // factor for training, (size, _) in settings.items()}
     values = {
         "name": name,
         "datasets": {name: _dataset(images, side, sorted(set(patch_sizes.values())))},
         "training": {
-            stage: _training(name, images, patch_size, settings[stage][1]) for stage, patch_size in patch_sizes.items()
+            training: _training(name, images, patch_size, settings[training][1])
+            for training, patch_size in patch_sizes.items()
         },
         "evaluations": _evaluations(images, side, patch_sizes),
     }
@@ -94,7 +95,6 @@ def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: f
     return {
         "dataset": dataset,
         "seeds": N_SEEDS,
-        "minutes": 60,
         "model": {
             "patch_size": patch_size,
             "mask_ratio": mask_ratio,
@@ -116,16 +116,16 @@ def _training(dataset: str, images: FolderImages, patch_size: int, mask_ratio: f
 
 
 def _evaluations(images: FolderImages, side: int, patch_sizes: dict[str, int]) -> dict[str, Any]:
-    """One for all stages, on masks of a unit that is whole patches of each; apart where that is the whole image."""
+    """One for all models, on masks of a unit that is whole patches of each; apart where that is the whole image."""
     unit = math.lcm(*patch_sizes.values())
     if 2 * unit <= side:
         return {"models": _evaluation(images, list(patch_sizes), unit)}
-    return {stage: _evaluation(images, [stage], patch_size) for stage, patch_size in patch_sizes.items()}
+    return {name: _evaluation(images, [name], patch_size) for name, patch_size in patch_sizes.items()}
 
 
-def _evaluation(images: FolderImages, stages: list[str], mask_unit: int) -> dict[str, Any]:
+def _evaluation(images: FolderImages, trainings: list[str], mask_unit: int) -> dict[str, Any]:
     return {
-        "stages": stages,
+        "models": trainings,
         "analyses": ["jacobian", *(["probe"] if has_classes(images) else [])],
         "mask_ratios": [0.25, 0.5, 0.75],  # an image has two units a side or more
         "mask_ratio": 0.75,

@@ -97,6 +97,7 @@ def render(
     agreements: Sequence[Agreement],
     provenance: Mapping[str, Any],
     deviations: str,
+    unfinished: Mapping[str, str] | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -107,6 +108,7 @@ def render(
         agreements: one for each evaluation that measures both reach and level along the masking ratio.
         provenance: what :func:`spatialmae.report.provenance.collect_provenance` gives.
         deviations: docs/deviations.md.
+        unfinished: parts of the study that have not been run, with the command that runs each.
     """
     environment = page_environment("spatialmae.report")
     environment.filters["number"] = number
@@ -128,6 +130,7 @@ def render(
         provenance=provenance,
         costs=stage_costs(provenance),
         deviations=deviation_rows(deviations),
+        unfinished=unfinished or {},
     )
 
 

@@ -87,8 +87,7 @@ def run(config: Config, name: str) -> None:
 
 def _heads(settings: Dense) -> dict[str, DenseConfig]:
     heads = {"frozen": DenseConfig(n_train=None, epochs=settings.epochs, base_lr=FROZEN_RATES)}
-    if settings.fine_tuning_epochs is not None:
-        epochs = settings.fine_tuning_epochs
+    if epochs := settings.fine_tuning_epochs:
         heads["fine-tuned"] = DenseConfig(n_train=None, n_blocks=None, epochs=epochs, base_lr=TRAINED_RATES)
     return heads
 

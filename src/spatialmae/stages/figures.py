@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spatialmae.config import Config
 from spatialmae.figures.catalogue import notebook_subjects
-from spatialmae.layout import Layout
+from spatialmae.layout import Layout, finished
 from spatialmae.notebook import run_notebook
 
 
@@ -15,7 +15,7 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
 
     ``log`` is the executed copy that keeps the traceback where a cell fails.
     """
-    layout, name = Layout.of(config), source.stem
+    layout, name, config = Layout.of(config), source.stem, finished(config)
     run_notebook(
         source,
         output=layout.notebook(name, "ipynb"),

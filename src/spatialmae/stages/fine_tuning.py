@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from spatialmae.config import FROM_DATASET, Config, FineTuning
+from spatialmae.config import Config, FineTuning
 from spatialmae.errors import UserError
 from spatialmae.fingerprint import fingerprint
 from spatialmae.layout import Layout
@@ -27,7 +27,7 @@ from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.stages.evaluation import EvaluationSet
 from spatialmae.stages.kept import KeptRow, Row
 from spatialmae.tables import write_table
-from spatialmae.train.plan import RunSpec
+from spatialmae.train.plan import FROM_DATASET, RunSpec
 from spatialmae.train.runs import RunFolder, load_run, sha256_of
 
 # Modules that a row depends on beside those of the trained weights.

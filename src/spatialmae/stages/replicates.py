@@ -36,10 +36,9 @@ def replicates(config: Config, dataset: str, *, whole: bool = True) -> Iterator[
         UserError: the data have too few images or sources for the groups.
     """
     data = ImageData.load(Layout.of(config).data(dataset))
-    n_groups = config.datasets[dataset].groups
-    seeds = [WHOLE] * whole + config.dataset_seeds(dataset)
-    for seed in tqdm(seeds, desc=dataset, unit="replicate"):
-        yield seed, data if seed == WHOLE else _without(data, dataset, seed, n_groups)
+    seeds = config.dataset_seeds(dataset)
+    for seed in tqdm([WHOLE] * whole + seeds, desc=dataset, unit="replicate"):
+        yield seed, data if seed == WHOLE else _without(data, dataset, seed, len(seeds))
 
 
 def _without(data: ImageData, dataset: str, seed: int, n_groups: int) -> ImageData:

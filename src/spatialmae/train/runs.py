@@ -244,7 +244,7 @@ class RunFolder:
 
     def _lacks_snapshots(self, trainer: Trainer) -> bool:
         """Whether one that was taken before the trainer's step is missing, or not as the record of the run has it."""
-        known = {}
+        known: dict[str, str] = {}
         for path in (self.record, self.copy):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 known |= json.loads(path.read_text(encoding="utf-8"))["files"]

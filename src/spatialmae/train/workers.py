@@ -31,6 +31,7 @@ from spatialmae.train.trainer import REPEATED, DivergedError, Trainer, today
 
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 1.0
+LONG = 1000  # epochs, for the choice of how to compute runs of a length that is open
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ def train_run(spec: RunSpec, plan: Plan, options: Options, images: dict[str, Tra
     if options.deadline is not None and time.time() >= options.deadline:
         yield Message(spec.name, ended="left")
         return
-    steps = spec.train.epochs * (len(stored.train) // spec.train.batch_size)
+    # Runs that share a trunk are long together, and are to be computed alike.
+    epochs = spec.train.epochs if spec.train.schedule == "cosine" else LONG
+    steps = epochs * (len(stored.train) // spec.train.batch_size)
     static = spec.model.masking == "fixed"
     hardware = Hardware.choose(
         spec.train.precision, steps, device=options.device, compiled=options.compiled, static_shapes=static
