@@ -146,11 +146,6 @@ def test_proxy_without_any_error_has_empty_panels() -> None:
     assert "undefined" in note(check_text(lambda: practice.proxy(table, "x")))
 
 
-def test_models_differ_where_a_setting_does() -> None:
-    assert practice.differ(make_probe(make_runs((0.5, 0.75))))
-    assert not practice.differ(make_probe(make_runs((0.75,))))
-
-
 def test_fine_tuning_shows_accuracy_time_and_memory_against_blocks_and_the_whole_encoder_last() -> None:
     table = make_fine_tuning(make_runs((0.75,)), BLOCKS)
     figure = practice.fine_tuning(table, "blocks")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from figure_checks import run_notebook_cells
 from spatialmae.config import load_config, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures import hierarchy as figures
@@ -79,6 +80,8 @@ def test_every_variant_of_every_graph_has_mechanisms(values, graph):
 
 
 def test_figures_draw_what_there_is(config):
+    names = ("theorem", "levels", "identifiability")
+    run_notebook_cells("hierarchy", Layout.of(config).root, dict.fromkeys(names, ("hierarchy",)))
     assert len(figures.theorem(table(config, "theorem"), "hierarchy").axes) == 2
     levels = figures.levels(table(config, "levels"), "hierarchy")
     assert len(levels.axes) == 4

@@ -23,7 +23,7 @@ import yaml
 from checkout import copy_checkout
 from chromium import find_chromium
 from spatialmae.config import load_config
-from spatialmae.figures.catalogue import drawn_figures
+from spatialmae.figures.declaration import drawn_figures
 
 pytestmark = pytest.mark.workflow
 ROOT = Path(__file__).parent.parent
@@ -158,7 +158,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert plan(finished) == Planned()
 
 
-AFTER_ANALYSIS = {"judge_claims": 1, "draw_claims": 1, "write_report": 1}
+AFTER_ANALYSIS = {"finish_part": 1, "judge_claims": 1, "draw_claims": 1, "write_report": 1}
 AFTER_CALIBRATION = {"draw_calibration": 1, "write_report": 1}
 AFTER_TRAINING = (
     AFTER_ANALYSIS

@@ -64,9 +64,9 @@ class Layout:
         """Tidy tables."""
         return self.root / "tables"
 
-    def table(self, name: str, dataset: str) -> Path:
-        """One tidy table of one data set or training stage."""
-        return self.tables / name / f"{dataset}.csv"
+    def table(self, name: str, subject: str) -> Path:
+        """One tidy table of one data set, training or evaluation."""
+        return self.tables / name / f"{subject}.csv"
 
     @property
     def figures(self) -> Path:
@@ -123,14 +123,14 @@ def tables_of(config: Config, section: str) -> list[tuple[str, str]]:
 
 
 def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets, trainings or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
+    """The subjects of a table: data sets, trainings or evaluations with a ``tables/<table>/<subject>.csv``."""
     sections = [*config.sections, *(f"training.{name}" for name in config.training)]
     return [subject for section in sections for made, subject in tables_of(config, section) if made == table]
 
 
-def makes_table(config: Config, table: str, dataset: str) -> bool:
-    """Whether a configuration makes ``tables/<table>/<dataset>.csv``."""
-    return dataset in datasets_with(config, table)
+def makes_table(config: Config, table: str, subject: str) -> bool:
+    """Whether a configuration makes ``tables/<table>/<subject>.csv``."""
+    return subject in datasets_with(config, table)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from snakemake.exceptions import WorkflowError
 from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import MODEL_ANALYSES, parse_config, read_values
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
+from spatialmae.figures.declaration import drawn_figures, figure_subjects, notebook_inputs
 from spatialmae.fingerprint import fingerprint, fingerprint_of_source
-from spatialmae.layout import Layout, datasets_with, parts_of
+from spatialmae.layout import Layout, parts_of
 
 try:
     # Read again, since Snakemake merges files before what they extend and lets keys occur twice.
@@ -61,7 +61,7 @@ def requested_parts():
     Processes of jobs, which parse this file again with targets of their own, learn it from the environment.
     """
     if workflow.is_main_process:
-        named = [target for target in workflow.dag_settings.targets if target in CONFIG.parts]
+        named = [part for part in CONFIG.parts if part in sys.argv]  # Snakemake tells its targets only later
         os.environ["SPATIALMAE_PARTS"] = ",".join(named or PARTS)
     return os.environ["SPATIALMAE_PARTS"].split(",")
 
@@ -218,36 +218,4 @@ def code_of_notebook(name):
     return fingerprint_of_source(source), fingerprint("spatialmae.stages.figures")
 
 
-NOTEBOOK_TABLES = {
-    "statistics": ["statistics", "statistics_summary"],
-    "sweep": ["theory", "sweep"],
-    "features": ["features"],
-    "reach": ["reach", "jacobian", "reach_lags", "reach_sampled"],
-    "ising": ["ising", "ising_profile"],
-    "hierarchy": ["theorem", "levels", "identifiability"],
-    "probes": ["probe_gabor", "probe_depth", "probe_class"],
-    "training": ["runs", "training", "validation"],
-    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MODEL_ANALYSES[a].tables],
-    "images": [
-        *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
-        *("linear_probe", "model_reach", "levels"),
-    ],
-    "calibration": ["calibration"],
-    "claims": [],
-}
 CATEGORIES = {"A": "Paper A", "B": "Paper B", "both": "Both papers"}  # of Snakemake's own report
-
-
-def tables_of(notebook):
-    """What a notebook reads."""
-    tables = [str(L.table(t, d)) for t in NOTEBOOK_TABLES[notebook] for d in datasets_with(CONFIG, t)]
-    if notebook == "features":
-        tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
-    if notebook == "training":
-        tables += [str(L.reconstructions(training)) for training in TRAININGS]
-    if notebook == "nonlinear":
-        tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
-        tables += LEDGER if datasets_with(CONFIG, "second_order") else []  # for the control's range
-    if notebook == "images":
-        tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
-    return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

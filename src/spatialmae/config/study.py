@@ -22,7 +22,7 @@ from spatialmae.train.plan import RunSpec
 RESERVED = (
     "all|data|linear|training|analysis|probes|evaluation|calibration|claims|figures|report|prepare_data|solve_linear|"
     "check_closed_form|train|collect_training|measure_.*|probe_features|evaluate_.*|calibrate|judge_claims|draw_.*|"
-    "write_report"
+    "finish_part|write_report"
 )
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from spatialmae.claims.ledger import Claim, Ledger
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import DrawnFigure
+from spatialmae.figures.declaration import DrawnFigure
 from spatialmae.layout import Layout, Part
 
 VERDICTS = ("CONTRADICTED", "NULL", "INVALID", "INCONCLUSIVE", "REPLICATED", "SUGGESTIVE", "NOT_TESTED")
@@ -42,7 +42,7 @@ class ClaimRow:
         record: its record in the ledger.
         result: its row of claims.csv.
         detail: its row of claims_detail.csv.
-        dataset: what it was tested on, or empty.
+        subject: what it was tested on, or empty.
         figure: stem of the figure that shows it, or empty.
         seeds: its numbers; None where it is not tested.
         table: file that its numbers come from, in the folder of results, or empty.
@@ -52,7 +52,7 @@ class ClaimRow:
     record: Claim
     result: Mapping[str, Any]
     detail: Mapping[str, Any]
-    dataset: str
+    subject: str
     figure: str
     seeds: SeedTable | None
     table: str
@@ -154,24 +154,24 @@ def _claim_row(
     if base_verdict(result["verdict"]) == "NOT_TESTED" or seeds is None or record.estimand is None:
         plan = record.tests.get(configuration)
         command = left.get((record.estimand.table, plan.dataset), "") if plan and record.estimand else ""
-        return ClaimRow(record, result, detail, dataset="", figure="", seeds=None, table="", command=command)
-    dataset = record.tests[configuration].dataset
-    table = layout.table(record.estimand.table, dataset)
+        return ClaimRow(record, result, detail, subject="", figure="", seeds=None, table="", command=command)
+    subject = record.tests[configuration].dataset
+    table = layout.table(record.estimand.table, subject)
     return ClaimRow(
         record,
         result,
         detail,
-        dataset=dataset,
-        figure=figure_of(record, dataset, figures),
+        subject=subject,
+        figure=figure_of(record, subject, figures),
         seeds=seed_table(seeds),
         table=str(table.relative_to(layout.root)),
         command=rerun_command(layout, table),
     )
 
 
-def figure_of(record: Claim, dataset: str, figures: Sequence[DrawnFigure]) -> str:
+def figure_of(record: Claim, subject: str, figures: Sequence[DrawnFigure]) -> str:
     """Stem of the figure that shows a claim as it was tested, or empty; a claim on chains names both dimensions'."""
-    wanted = {f"{record.figure}_{dataset}", f"{record.figure}_1d_{dataset}", record.figure}
+    wanted = {f"{record.figure}_{subject}", f"{record.figure}_1d_{subject}", record.figure}
     return next((figure.stem for figure in figures if figure.stem in wanted), "")
 
 

@@ -32,10 +32,10 @@ def stage_costs(provenance: Mapping[str, Any]) -> list[Cost]:
     """Cost of each stage, the dearest first.
 
     Args:
-        provenance: of the page, see :func:`~spatialmae.report.provenance.collect_provenance`: seconds of each job, named
-            ``<stage>/<subject>`` or ``<stage>``, its own and those of its parts; their training and machines.
+        provenance: of the page, see :func:`~spatialmae.report.provenance.collect_provenance`: seconds of each job, its
+            own and those of its parts, named ``<stage>/<subject>`` or ``<stage>``; training and machine of each part.
     """
-    seconds, trained, machines = dict(provenance["seconds"]), {}, set[str]()
+    seconds, trained, machines = dict(provenance["seconds"]), dict[str, Any](), set[str]()
     for part in provenance["parts"].values():
         seconds |= part["seconds"]  # what parts share counts once
         trained |= part["training"]

@@ -14,8 +14,8 @@ from typing import Any
 from matplotlib.colors import to_hex
 
 from spatialmae.claims.ledger import Ledger
-from spatialmae.figures.catalogue import DrawnFigure
 from spatialmae.figures.claims import VERDICT_STYLES
+from spatialmae.figures.declaration import DrawnFigure
 from spatialmae.report import svg
 from spatialmae.report.agreement import Agreement
 from spatialmae.report.claims import VERDICTS, ClaimRow, claims_by_figure, claims_by_number, counts, number

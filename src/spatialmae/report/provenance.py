@@ -25,7 +25,6 @@ from spatialmae.errors import UserError
 from spatialmae.layout import Layout, parts_of
 from spatialmae.tables import read_table
 
-
 PAGE = ("claims", "notebooks", "report")  # jobs of the page rather than of a part
 
 
@@ -63,7 +62,7 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": git_state(),
         "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
-        "ledger_sha256": _ledger_sha256(config),
+        "ledger_sha256": _sha256_of_ledger(config.claims.ledger),
         "parts": parts,
         "seconds": job_seconds(layout.root / "benchmarks"),
     }

@@ -17,7 +17,6 @@ from spatialmae.config import Config, Evaluation
 from spatialmae.data.dataset import SPLITS, ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
-from spatialmae.model.checkpoint import load_pretrained
 from spatialmae.model.config import MAEConfig
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.model.masking import Masks
@@ -77,7 +76,7 @@ class EvaluationSet:
         Raises:
             UserError: it is missing or damaged.
         """
-        return load_pretrained(self._folder(spec).snapshot(epoch)).eval()
+        return MaskedAutoencoder.from_pretrained(self._folder(spec).snapshot(epoch)).eval()
 
     def validation_losses(self, spec: RunSpec) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Epochs after which a run was validated, and its losses.

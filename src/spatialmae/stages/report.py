@@ -7,13 +7,14 @@ from pathlib import Path
 from spatialmae.artifacts import write_json, write_text
 from spatialmae.claims.ledger import load_ledger
 from spatialmae.config import Config
-from spatialmae.figures.catalogue import drawn_figures
+from spatialmae.figures.declaration import drawn_figures
 from spatialmae.layout import Layout, finished, unfinished_parts
 from spatialmae.report.agreement import read_agreements
 from spatialmae.report.claims import claim_rows, part_command
 from spatialmae.report.page import page_figures, render
 from spatialmae.report.provenance import collect_provenance
 from spatialmae.tables import read_table
+
 
 def run(config: Config, deviations: Path) -> None:
     """Write ``report.html`` and ``provenance.json``, of the parts of the study that are finished."""
