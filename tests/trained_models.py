@@ -54,7 +54,7 @@ DEEP = changed(
     DIGITS, {"decoder_depth": [1, 2]}, without="decoder_depth", patch_size=4, mask_ratio=0.75, encoder_depth=2
 )
 TRAININGS: dict[str, dict[str, Any]] = {
-    "leaves": LEAVES,
+    "ratios": LEAVES,
     "leaves_8": changed(LEAVES, {"mask_ratio": [0.25]}, patch_size=8),
     "fields": LEAVES | {"dataset": "fields"},
     "fields_8": changed(LEAVES | {"dataset": "fields"}, {"mask_ratio": [0.25]}, patch_size=8),
