@@ -361,6 +361,7 @@ def test_jacobians_of_a_batch_by_vmap_are_those_of_each_image():
         torch.testing.assert_close(batch[n], alone, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_forward_pass_compiles_as_one_graph():
     # In a process of its own, without the tests' type checker, which torch.compile cannot trace.
     script = """

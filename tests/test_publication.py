@@ -149,6 +149,7 @@ def test_the_readme_says_what_is_published(section, content):
     assert text.split(start)[1].split(end)[0].strip() == content()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [path for path in PUBLISHED if path not in PARTS], ids=lambda path: path.name)
 def test_published_verdicts_follow_from_the_published_tables_by_the_committed_rules(folder):
     published = read_table(folder / "claims.csv").set_index("id")

@@ -170,9 +170,9 @@ def _interval(found: RankCorrelation) -> str:
 
 @declare(
     tables=["fine_tuning", "costs/fine_tuning_{subject}"],
-    caption="How much of the encoder must be fine-tuned? Accuracy on test images, with CPU time and memory of a step where "
-    "the number of trained blocks varies, else against what the models differ in; grey: the same encoder trained from "
-    "scratch. Learning rates were chosen on validation images ({subject}; claims A12, A14). {seeds}",
+    caption="How much of the encoder must be fine-tuned? Accuracy on test images, with CPU time and memory of a step "
+    "where the number of trained blocks varies, else against what the models differ in; grey: the same encoder trained "
+    "from scratch. Learning rates were chosen on validation images ({subject}; claims A12, A14). {seeds}",
     alt="Accuracy and cost of fine-tuning encoders, {subject}.",
 )
 def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, subject: str) -> Figure:
