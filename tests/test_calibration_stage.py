@@ -12,7 +12,7 @@ from spatialmae.figures import calibration as figures
 from spatialmae.layout import Layout
 from spatialmae.recommend.evidence import Grid, theory_cells
 from spatialmae.recommend.rules import leave_one_out
-from spatialmae.stages import calibration, data, model_probe
+from spatialmae.stages import calibration, data, evaluate
 from spatialmae.tables import read_table, write_table
 from test_recommend_rules import calibration as made_up
 from trained_stages import train_stages
@@ -68,7 +68,7 @@ def layout(tmp_path_factory) -> Layout:
         data.run(config, name)
     train_stages(config)
     for name in SOURCES:
-        model_probe.run(config, name)
+        evaluate.run(config, "probe", name)
     calibration.run(config)
     return Layout.of(config)
 
