@@ -7,24 +7,34 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Prints the folder of CONFIG's results.
 RESULTS = python -c 'import sys; from spatialmae.config import load_config; from spatialmae.layout import Layout; print(Layout.of(load_config(sys.argv[1])).root)' $(CONFIG)
+# A worker gets whole files of tests, which share fixtures.
+PYTEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadscope
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: reproduce test install lint format snakemake-report clean
+.PHONY: reproduce check test test-install install lint types format snakemake-report clean
 
 reproduce: install  ## Make every result and the report of CONFIG
 	snakemake --cores $(CORES) --configfile $(CONFIG)
 
-test: install  ## Lint, types, tests, and the smoke configuration from a clean checkout
-	$(MAKE) lint
-	OMP_NUM_THREADS=1 pytest -n auto -m "not workflow"
+check: install  ## For every change, at most 3 minutes on 2 cores: lint, types and the fast tests
+	$(MAKE) --jobs --output-sync=target lint types
+	$(PYTEST) -m "not slow and not workflow and not install"
+
+test: check  ## The gate, at most 12 minutes more: the slow tests, and the workflow from a clean checkout
+	$(PYTEST) -m slow
 	pytest -m workflow
+
+test-install: install  ## A fresh environment, and what a wheel holds; with a network
+	pytest -m install
 
 lint: install
 	ruff check .
 	ruff format --check .
 	snakefmt --check workflow
-	mypy
 	snakemake --lint
+
+types: install
+	mypy
 
 format: install
 	ruff check --fix .

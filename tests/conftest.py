@@ -1,6 +1,7 @@
 """Settings and fixtures of all tests."""
 
 import io
+import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,17 @@ collect_ignore = [] if CHROMIUM else ["test_report_browser.py"]
 def pytest_report_header() -> str:
     """Says where the report is looked at, or that it is not."""
     return f"browser: {CHROMIUM or 'no Chromium found, so tests of the report in a browser are NOT run'}"
+
+
+@pytest.fixture(scope="session")
+def trained_models(tmp_path_factory):
+    """Tiny trained models, each made once in a session for all workers: trained_models.TrainedModels."""
+    from trained_models import TrainedModels  # imports torch, which takes a second
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained_models"
+    folder.mkdir(exist_ok=True)
+    return TrainedModels(folder)
 
 
 @pytest.fixture

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import FigureKind, declared_figures, figures_of, name_and_subject
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,14 +77,64 @@ def labels(axes: Axes) -> list[str]:
     return axes.get_legend_handles_labels()[1]
 
 
-def run_notebook_cells(name: str, folder: Path, evaluations: list[str]) -> None:
-    """Run the code of a notebook on evaluations, with tables, figures and artifacts in a folder."""
+def run_notebook_cells(name: str, results: Path, subjects: Mapping[str, Sequence[str]]) -> None:
+    """Run the code of a notebook: it draws each figure of its subjects, from all that is declared and nothing else.
+
+    Args:
+        name: of the notebook.
+        results: folder of tables and other artifacts.
+        subjects: of each figure.
+    """
     notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
     first, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     scope: dict[str, object] = {}
     exec(first, scope)
-    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", "evaluations", "name"}
-    scope |= {"tables": str(folder / "tables"), "figures": str(folder / "figures"), "artifacts": str(folder)}
-    scope |= {"evaluations": evaluations, "name": "test"}
-    for cell in cells:
-        exec(cell, scope)
+    assert set(scope) - {"__builtins__"} == {"results", "subjects"}
+    scope |= {"results": str(results), "subjects": subjects}
+    shutil.rmtree(results / "figures", ignore_errors=True)
+    with opened_files() as opened:
+        for cell in cells:
+            exec(cell, scope)
+    drawn = [one for figure, own in subjects.items() for one in figures_of(figure, own)]
+    files = {f"{one.stem}.{suffix}" for one in drawn for suffix in ("svg", "png")}
+    assert {path.name for path in (results / "figures").iterdir()} == files
+    declared = {path for figure, own in subjects.items() for path in _declared_reads(declared_figures()[figure], own)}
+    read = {Path(path).relative_to(results) for path in opened if Path(path).is_relative_to(results)}
+    read = {path for path in read if path.parts[0] != "figures"}
+    there = {path for path in declared if (results / path).exists()}
+    assert {path if path in declared else path.parent for path in read} == there
+
+
+def _declared_reads(kind: FigureKind, subjects: Sequence[str]) -> Iterator[Path]:
+    """What a figure declares to be drawn from, in the folder of the results."""
+    for table in (*kind.tables, *kind.optional):
+        for subject in subjects or [""]:
+            name, own = name_and_subject(table, subject)
+            yield Path("tables", name, f"{own}.csv")
+    for artifact in kind.artifacts:
+        yield from (Path(artifact.format(subject=subject)) for subject in subjects or [""])
+    if kind.control_of:
+        yield from (Path("config.yaml"), Path("claims"))
+
+
+_recorders: list[list[str]] = []
+
+
+def _record(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _recorders and isinstance(arguments[0], str | PathLike):
+        for opened in _recorders:
+            opened.append(fspath(arguments[0]))
+
+
+sys.addaudithook(_record)
+
+
+@contextmanager
+def opened_files() -> Iterator[list[str]]:
+    """The paths of all files that Python opens in the block."""
+    opened: list[str] = []
+    _recorders.append(opened)
+    try:
+        yield opened
+    finally:
+        _recorders.remove(opened)

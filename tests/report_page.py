@@ -10,7 +10,7 @@ import pandas as pd
 from model_tables import make_agreement_tables, make_runs
 from spatialmae.claims.ledger import Ledger
 from spatialmae.figures import theme
-from spatialmae.figures.catalogue import CATALOGUE, DrawnFigure
+from spatialmae.figures.declaration import DrawnFigure, declared_figures
 from spatialmae.layout import Layout
 from spatialmae.report.agreement import compare_papers
 from spatialmae.report.claims import ClaimRow, claim_rows
@@ -20,7 +20,7 @@ from spatialmae.report.provenance import machine, package_versions, trained_runs
 LAYOUT = Layout(Path("results/toy"), Path("results/downloads"))
 DEVIATIONS = "| id | departure |\n|---|---|\n" + "".join(f"| D{i} | mean \\|J\\| {i} | why | so |\n" for i in (1, 2))
 
-KIND = {kind.name: kind for kind in CATALOGUE}
+KIND = declared_figures()
 FIGURES = [
     DrawnFigure(KIND["claims"], None),
     DrawnFigure(KIND["reach_radii"], "leaves"),

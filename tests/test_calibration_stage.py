@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from figure_checks import check_text
+from figure_checks import check_text, run_notebook_cells
 from spatialmae.analysis.lags import LagCovariance
 from spatialmae.config import parse_config
 from spatialmae.data.dataset import ImageData
@@ -13,7 +13,7 @@ from spatialmae.layout import Layout
 from spatialmae.recommend.evidence import Grid, theory_cells
 from spatialmae.recommend.rules import leave_one_out
 from spatialmae.stages import calibration, data, model_probe
-from spatialmae.tables import read_table
+from spatialmae.tables import read_table, write_table
 from test_recommend_rules import calibration as made_up
 from trained_stages import train_stages
 
@@ -119,12 +119,15 @@ def test_what_cannot_calibrate_is_refused_by_name(tmp_path, change, message):
         parse_config(values | change, "test")
 
 
-def test_figures_show_every_data_set_and_baseline():
+def test_figures_show_every_data_set_and_baseline(tmp_path):
     cells = made_up(5).assign(n_seeds=3)
     held_out = leave_one_out(cells)
-    grids = check_text(lambda: figures.grids(cells, held_out))
+    for name, table in {"cells": cells, "held_out": held_out}.items():
+        write_table(tmp_path / "tables" / "calibration" / f"{name}.csv", table)
+    run_notebook_cells("calibration", tmp_path, {"calibration_grids": [], "calibration_regrets": []})
+    grids = check_text(lambda: figures.calibration_grids(cells, held_out))
     assert [axis.get_title(loc="left") for axis in grids.axes if axis.axison] == [f"set{i} (16 px)" for i in range(5)]
-    regrets = check_text(lambda: figures.regrets(held_out))
+    regrets = check_text(lambda: figures.calibration_regrets(held_out))
     first = regrets.axes[0].lines[0].get_ydata()
     row = held_out.iloc[0]
     np.testing.assert_allclose(
@@ -135,5 +138,5 @@ def test_figures_show_every_data_set_and_baseline():
 def test_figures_of_a_calibration_that_says_nothing_are_drawn_too():
     cells = made_up(2).assign(n_seeds=2, accuracy=0.5, validation_accuracy=0.5)
     held_out = leave_one_out(cells)
-    check_text(lambda: figures.grids(cells, held_out))
-    check_text(lambda: figures.regrets(held_out))
+    check_text(lambda: figures.calibration_grids(cells, held_out))
+    check_text(lambda: figures.calibration_regrets(held_out))

@@ -48,6 +48,7 @@ BORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "means"), BORDERS.values(), ids=BORDERS.keys())
 def test_false_positive_rate_is_alpha_on_the_border_of_the_null(rule, means):
     evidence = [rule(values) for values in samples(means)]
@@ -56,6 +57,7 @@ def test_false_positive_rate_is_alpha_on_the_border_of_the_null(rule, means):
     assert rejections(evidence, "p_sign_flip") <= most_rejections(3 / 64)
 
 
+@pytest.mark.slow
 def test_false_positive_rate_of_a_single_arm_against_zero():
     values = np.random.default_rng(3).normal(size=(REPEATS, SEEDS, 1))
     evidence = [rules.ordering(sample, ALPHA) for sample in values]
@@ -96,26 +98,31 @@ def verdicts(values: np.ndarray, smallest: float, inverted: bool = False) -> lis
     return [decide(rule, item, item.p)[0] for item in evidence]
 
 
+@pytest.mark.slow
 def test_replicated_is_rarer_than_alpha_where_there_is_no_effect():
     found = verdicts(samples([0.0, 0.0]), smallest=0.1)
     assert found.count("REPLICATED") <= most_rejections(ALPHA)
 
 
+@pytest.mark.slow
 def test_contradicted_is_rarer_than_half_alpha_where_there_is_no_effect():
     found = verdicts(samples([0.0, 0.0]), smallest=0.1)
     assert found.count("CONTRADICTED") <= most_rejections(ALPHA / 2)
 
 
+@pytest.mark.slow
 def test_contradicted_is_rarer_than_alpha_for_an_inverted_u_that_is_flat():
     found = verdicts(samples([0.0, 0.0, 0.0]), smallest=0.1, inverted=True)
     assert found.count("CONTRADICTED") <= most_rejections(ALPHA)
 
 
+@pytest.mark.slow
 def test_null_is_rarer_than_half_alpha_where_the_effect_is_the_smallest_of_interest():
     found = verdicts(samples([0.0, 3.0]), smallest=3.0)
     assert 0 < found.count("NULL") <= most_rejections(ALPHA / 2)
 
 
+@pytest.mark.slow
 def test_interval_covers_the_true_effect_as_often_as_it_says():
     evidence = [rules.ordering(values, ALPHA) for values in samples([0.0, 5.0, 1.0])]
     misses = sum(not item.ci_low <= 1.0 <= item.ci_high for item in evidence)

@@ -40,6 +40,7 @@ def test_bad_input_ends_in_one_line(arguments, message):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_stage_whose_input_is_missing_says_which_and_writes_nothing(tmp_path):
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"results": str(tmp_path / "results")}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
@@ -49,6 +50,7 @@ def test_a_stage_whose_input_is_missing_says_which_and_writes_nothing(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_too_many_groups_and_a_folder_that_is_a_file_are_said_so(tmp_path):
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"results": str(tmp_path / "results")}
     del values["training"], values["evaluations"], values["calibration"]

@@ -13,7 +13,7 @@ from spatialmae.claims.ledger import Difference, load_ledger
 from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, FineTuning, load_config, parse_config
 from spatialmae.config_docs import configuration_page
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import CATALOGUE, NOTEBOOKS, drawn_figures
+from spatialmae.figures.declaration import declared_figures, drawn_figures
 from spatialmae.layout import datasets_with
 from spatialmae.report.claims import figure_of
 from spatialmae.stages import checks, hierarchy, identifiability, ising
@@ -238,7 +238,7 @@ def available(config, dataset, table, wanted):
 
 
 def test_every_tested_claim_names_a_figure_that_is_drawn():
-    names = {kind.name for kind in CATALOGUE} | {"edge_ratio"}
+    names = {*declared_figures(), "edge_ratio"}
     for claim in load_ledger(ROOT / "claims").claims:
         assert not claim.tests or claim.figure in names, claim.id
 
@@ -250,9 +250,3 @@ def test_every_claim_that_a_configuration_tests_has_its_figure_there(path):
     for claim in load_ledger(ROOT / "claims").claims:
         plan = claim.tests.get(config.name)
         assert plan is None or figure_of(claim, plan.dataset, drawn), claim.id
-
-
-def test_every_notebook_is_in_the_catalogue():
-    assert set(NOTEBOOKS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    stems = [figure.stem for figure in drawn_figures(load_config(CONFIGS[0]))]
-    assert len(stems) == len(set(stems))

@@ -11,7 +11,7 @@ import yaml
 from spatialmae.config import DATASET_ANALYSES, Config, Source, load_config, parse_config, read_values
 from spatialmae.errors import UserError
 from spatialmae.evaluation.measure import COSTS
-from spatialmae.figures.catalogue import NOTEBOOKS
+from spatialmae.figures.declaration import declared_figures
 from spatialmae.layout import datasets_with, parts_of
 from spatialmae.measures import MEASURES
 
@@ -254,7 +254,7 @@ def test_no_part_can_have_the_name_of_a_rule(values):
     text = "\n".join(path.read_text() for path in (ROOT / "workflow").rglob("*") if path.is_file())
     named = re.findall(r"^rule (\w+):", text, flags=re.MULTILINE)
     made = re.findall(r"name:\s+f\"(\w+)\{(\w+)\}\"", text)
-    names = {"notebook": NOTEBOOKS, "measure": MEASURES}
+    names = {"notebook": {kind.notebook for kind in declared_figures().values()}, "measure": MEASURES}
     rules = {*named, *(prefix + name for prefix, wildcard in made for name in names[wildcard])}
     assert {"all", "report", "draw_reach", "evaluate_probe"} <= rules
     for rule in rules:

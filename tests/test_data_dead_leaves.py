@@ -7,6 +7,7 @@ from scipy.stats import kurtosis, linregress
 from skimage.measure import points_in_poly
 from sklearn.svm import SVC
 
+from refusals import refused
 from spatialmae.data.dataset import ImageData
 from spatialmae.data.dead_leaves import (
     CHUNK_SIZE,
@@ -209,5 +210,5 @@ def test_impossible_values_are_refused(options, field):
 
 
 def test_unknown_cues_are_refused():
-    with pytest.raises(UserError, match="use one of independent, matched, conflict"):
+    with refused("leaves.cues", "independent, matched, conflict"):
         World(16, 10, 3.0, 0.1, 1.0, "both", False).check()

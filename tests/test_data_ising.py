@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refusals import refused
 from spatialmae.data.ising import CHUNK_SIZE, chain_second_moment, ising_chain, ising_lattice
-from spatialmae.errors import UserError
 
 
 def spins(images: np.ndarray) -> np.ndarray:
@@ -81,9 +81,9 @@ def test_a_sample_depends_on_the_seed_and_its_place_in_the_split_only(make):
 
 def test_impossible_values_are_refused():
     counts = {"n_train": 1, "n_validation": 0, "n_test": 0, "seed": 0}
-    with pytest.raises(UserError, match="length"):
+    with refused("ising_chain.length", "at least 2"):
         ising_chain(length=1, coupling=1.0, **counts)
-    with pytest.raises(UserError, match="coupling"):
+    with refused("ising_lattice.coupling", "use a number"):
         ising_lattice(size=4, coupling=float("inf"), **counts)
-    with pytest.raises(UserError, match="n_sweeps"):
+    with refused("ising_lattice.n_sweeps", "at least 1"):
         ising_lattice(size=4, coupling=0.1, n_sweeps=0, **counts)

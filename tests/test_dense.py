@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from refusals import refused
 from spatialmae.data.dataset import ImageData, consecutive_splits
 from spatialmae.data.dead_leaves import dead_leaves
-from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig, MaskedAutoencoder
 from spatialmae.model.patches import patchify
 from spatialmae.model.trained import TrainedModel
@@ -224,15 +224,15 @@ def test_what_cannot_be_predicted_is_refused(run, data):
     with pytest.raises((ValueError, TypeError), match="colour"):
         dense_rows(run, data, FROZEN, 0, targets=("colour",))
     without = replace(data, targets={"label": data.targets["label"]})
-    with pytest.raises(UserError, match="its images have no segmentation; use leaves"):
+    with refused(data.name, "use leaves", about="segmentation"):
         dense_rows(run, without, FROZEN, 0)
     holes = data.targets["depth"].copy()
     holes[3, 0, 0] = np.nan
-    with pytest.raises(UserError, match="depth was not measured everywhere"):
+    with refused(data.name, "use leaves", about="depth"):
         dense_rows(run, replace(data, targets=data.targets | {"depth": holes}), FROZEN, 0)
-    with pytest.raises(UserError, match="segmentation has other classes than background, object"):
+    with refused(data.name, "use leaves", about="classes"):
         dense_rows(run, replace(data, targets={"segmentation": data.targets["segmentation"] + 1}), FROZEN, 0)
-    with pytest.raises(UserError, match="no images in split test"):
+    with refused(data.name, "give every split", about="test"):
         dense_rows(run, replace(data, splits=consecutive_splits(300, 100, 0)), FROZEN, 0)
     with pytest.raises(ValueError, match=r"images are \(16, 16, 3\), the model takes \(8, 8, 1\)"):
         dense_rows(run, dead_leaves(n_train=40, n_validation=2, n_test=2, image_size=16, seed=0), FROZEN, 0)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import warnings
 from collections.abc import Callable
@@ -18,15 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from scipy import stats
 
-from figure_checks import check_layout
+from figure_checks import check_layout, run_notebook_cells
 from figure_checks import line as check_line
 from spatialmae.analysis.settings import setting_label
 from spatialmae.artifacts import write_tensors
-from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, tables, theme, training
+from spatialmae.figures import claims, features, ising, probes, reach, statistics, sweep, theme, theory, training
+from spatialmae.figures.declaration import declared_figures
 from spatialmae.figures.svg import compact
 from spatialmae.tables import write_table
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 PATCHES = (2, 4, 8)
 RANKS = (16, 64, 256)
@@ -247,19 +246,19 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "correlation": lambda n: statistics.correlation(by_dataset(make_statistics(n))),
     "power_spectrum": lambda n: statistics.power_spectrum(by_dataset(make_statistics(n)), by_dataset(make_summary(n))),
     "correlation_length": lambda n: statistics.correlation_length(by_dataset(make_summary(n))),
-    "theory": lambda n: sweep.closed_form_errors(make_theory(n), "digits"),
-    "sweep": lambda n: sweep.loss_fraction(make_sweep(n), "leaves"),
+    "theory": lambda n: theory.theory(make_theory(n), "digits"),
+    "sweep": lambda n: sweep.sweep(make_sweep(n), "leaves"),
     "redundancy": lambda n: features.redundancy(make_features(n), "leaves"),
-    "ising_profile": lambda n: ising.energy_profile(make_profile(n), "ising"),
-    "ising_edge": lambda n: ising.edge_ratio(make_ising(n), "ising"),
-    "reach_decay": lambda n: reach.decay(make_jacobian(n), make_reach(n), "leaves"),
-    "reach_radii": lambda n: reach.radii(make_reach(n), "leaves"),
-    "reach_sampling": lambda n: reach.sampling(*make_sampling(n), "leaves"),
-    "reach_spread": lambda n: reach.spread(make_reach(n), "leaves"),
-    "reach_rank": lambda n: reach.rank_dependence(make_reach(n), "leaves"),
-    "probe_gabor": lambda n: probes.gabor(make_gabor(n), "leaves"),
-    "probe_depth": lambda n: probes.depth(make_depth(n), "leaves"),
-    "probe_class": lambda n: probes.classification(make_class(n), "leaves"),
+    "ising_profile": lambda n: ising.energy_profile_1d(make_profile(n), "ising"),
+    "ising_edge": lambda n: ising.edge_ratio_1d(make_ising(n), "ising"),
+    "reach_decay": lambda n: reach.reach_decay(make_jacobian(n), make_reach(n), "leaves"),
+    "reach_radii": lambda n: reach.reach_radii(make_reach(n), "leaves"),
+    "reach_sampling": lambda n: reach.reach_sampling(*make_sampling(n), "leaves"),
+    "reach_spread": lambda n: reach.reach_spread(make_reach(n), "leaves"),
+    "reach_rank": lambda n: reach.reach_rank(make_reach(n), "leaves"),
+    "probe_gabor": lambda n: probes.probe_gabor(make_gabor(n), "leaves"),
+    "probe_depth": lambda n: probes.probe_depth(make_depth(n), "leaves"),
+    "probe_class": lambda n: probes.probe_class(make_class(n), "leaves"),
     "loss_curves": lambda n: training.loss_curves(*make_losses(n), "ratios"),
     "loss_curves_by_patch": lambda n: training.loss_curves(*make_losses(n, PATCHES), "patches"),
 }
@@ -309,19 +308,19 @@ def test_axis_labels_carry_units() -> None:
 
 
 def test_each_method_and_ratio_is_one_line_with_an_interval() -> None:
-    axes = probes.depth(make_depth(), "leaves").axes[0]
+    axes = probes.probe_depth(make_depth(), "leaves").axes[0]
     labels = [line.get_label() for line in axes.lines]
     assert labels == ["AE", "DAE σ = 0.2", "MAE m = 0.1", "MAE m = 0.3", "MAE m = 0.7", "MAE m = 0.9"]
     bars = [item for item in axes.collections if isinstance(item, LineCollection)]
     assert len(bars) == len(labels)
     assert all(len(bar.get_segments()) == 3 for bar in bars)
-    single = probes.depth(make_depth(1), "leaves").axes[0]
+    single = probes.probe_depth(make_depth(1), "leaves").axes[0]
     assert not [item for item in single.collections if isinstance(item, LineCollection)]
 
 
 def test_the_reach_of_samples_stands_beside_that_of_their_covariance() -> None:
     lags, sampled = make_sampling()
-    for axes, patch_size in zip(reach.sampling(lags, sampled, "leaves").axes, PATCHES, strict=True):
+    for axes, patch_size in zip(reach.reach_sampling(lags, sampled, "leaves").axes, PATCHES, strict=True):
         assert axes.get_title() == f"patch {patch_size} px"
         for table, label in ((lags, "covariance by lag"), (sampled, "as many Gaussian images of it")):
             expected = table[table["patch_size"] == patch_size].groupby("mask_ratio")["rms_radius_squared"].mean()
@@ -330,7 +329,7 @@ def test_the_reach_of_samples_stands_beside_that_of_their_covariance() -> None:
 
 def test_means_are_drawn_where_the_table_has_them() -> None:
     table = make_sweep()
-    axes = sweep.loss_fraction(table, "leaves").axes[-1]
+    axes = sweep.sweep(table, "leaves").axes[-1]
     assert axes.get_title() == "full rank"
     expected = table[(table["n_components"] == -1) & (table["patch_size"] == 4)].groupby("mask_ratio")["loss_fraction"]
     line = next(line for line in axes.lines if line.get_label() == "4 px")
@@ -400,7 +399,7 @@ def test_a_compact_figure_is_smaller_and_has_the_same_marks_in_the_same_places(t
 
 def test_exponential_fit_is_drawn_from_intercept_and_rate() -> None:
     table = make_reach(1).assign(decay_rate=lambda t: np.where(t["method"] == "ae", 0.0, 0.25))
-    axes = reach.decay(make_jacobian(1), table, "leaves").axes[0]
+    axes = reach.reach_decay(make_jacobian(1), table, "leaves").axes[0]
     fits = [line for line in axes.lines if line.get_linestyle() == ":"]
     r = np.arange(18.0)  # three quarters of the distances, 0–23 px
     np.testing.assert_allclose(fits[0].get_ydata(), np.full(18, 0.1))
@@ -416,7 +415,8 @@ def test_a_data_set_without_correlation_length_is_said_so() -> None:
 
 def test_energy_of_chain_and_lattice_is_drawn_against_the_right_quantity() -> None:
     table = make_profile(3)
-    chain, lattice = (ising.energy_profile(table.assign(dimension=n), "ising").axes[-1] for n in (1, 2))
+    both = pd.concat([table, table.assign(dimension=2, energy=1.0)])
+    chain, lattice = (draw(both, "ising").axes[-1] for draw in (ising.energy_profile_1d, ising.energy_profile_2d))
     assert chain.get_xlabel() == "position in the patch (px)"
     assert lattice.get_xlabel() == "distance from the patch's border (px)"
     cell = table[(table["coupling"] == 1) & (table["n_components"] == 16) & (table["matrix"] == "decoder")]
@@ -432,9 +432,9 @@ def test_gallery_shows_encoder_and_decoder_symmetric_about_zero(channels: int) -
     assert len(rows) == 2 + 3 * len(PATCHES)
     np.testing.assert_array_equal(rows["AE"][0][1].ravel(), tensors["ae/encoder"][:, 1])
     np.testing.assert_array_equal(rows["AE"][1][1].ravel(), tensors["ae/decoder"][1])
-    figure = features.gallery(rows, "leaves", n_components=4)
+    figure = features.draw_gallery(rows, "leaves")
     tiles = [item for axes in figure.axes for item in axes.get_children() if isinstance(item, AxesImage)]
-    assert len(tiles) == len(rows) * 2 * 4
+    assert len(tiles) == len(rows) * 2 * 8
     assert all(tile.get_clim()[0] == -tile.get_clim()[1] for tile in tiles)
     assert ("luminance" in figure.get_supxlabel()) == (channels == 3)
 
@@ -504,7 +504,7 @@ def test_panels_and_rows_of_both_figures_come_in_the_order_of_the_table_with_a_s
     sizes = [f"patch {p} px,\nencoder dim {4 * p},\naugmentation {how[p]}" for p in how]
     assert [axis.get_title() for axis in axes] == sizes
     assert axes[0].get_legend_handles_labels()[1] == ["m = 0.9", "m = 0.1"]
-    figure = training.reconstructions(make_reconstructions(runs), runs, "sizes")
+    figure = training.reconstructions(runs, (make_reconstructions(runs), None), "sizes")
     labels = [text.get_text() for axes in figure.axes for text in axes.texts][1:]
     rows = [(p, m) for m in (0.9, 0.1) for p in (4, 8)]
     figure.canvas.draw()
@@ -570,7 +570,7 @@ def test_the_loss_is_labelled_with_its_unit(by_patch: list[bool], label: str, to
 def test_reconstructions_stand_beside_what_the_model_sees_and_below_the_original(channels: int) -> None:
     runs = make_runs(2)
     tensors = make_reconstructions(runs, channels)
-    figure = training.reconstructions(tensors, runs, "ratios")
+    figure = training.reconstructions(runs, (tensors, None), "ratios")
     figure.canvas.draw()
     tiles = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(tiles) == 6 + len(RATIOS) * 2 * 6
@@ -587,7 +587,7 @@ def test_reconstructions_stand_beside_what_the_model_sees_and_below_the_original
 
 
 def test_forest_plot_shows_tested_claims_and_lists_the_others() -> None:
-    figure = claims.forest(*make_claims())
+    figure = claims.claims(*make_claims())
     axes = figure.axes[0]
     points = [line for line in axes.lines if line.get_marker() != "None"]
     assert [line.get_xdata()[0] for line in points] == [3.0, 42.0, 0.2, -2.5, 1.2, 1.8]
@@ -600,17 +600,9 @@ def test_forest_plot_shows_tested_claims_and_lists_the_others() -> None:
 
 def test_forest_plot_without_any_tested_claim_draws() -> None:
     ledger, detail = make_claims()
-    figure = claims.forest(ledger.assign(verdict="NOT_TESTED(planned)"), detail)
+    figure = claims.claims(ledger.assign(verdict="NOT_TESTED(planned)"), detail)
     figure.canvas.draw()
     assert "Not tested here (10)" in figure.texts[0].get_text()
-
-
-def test_only_data_sets_with_a_table_are_read(tmp_path: Path) -> None:
-    for name in ("leaves", "digits", "other"):
-        write_table(tmp_path / "probe_class" / f"{name}.csv", pd.DataFrame({"seed": [1], "accuracy": [0.5]}))
-    names = ["photos", "digits", "leaves"]
-    assert tables.available(tmp_path, "probe_class", names) == ["digits", "leaves"]
-    assert tables.read_all(tmp_path, "probe_class", names)["dataset"].tolist() == ["digits", "leaves"]
 
 
 @pytest.fixture(scope="module")
@@ -632,8 +624,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_table(root / "tables" / table / "leaves.csv", make(2))
     for table, rows in zip(("reach_lags", "reach_sampled"), make_sampling(2), strict=True):
         write_table(root / "tables" / table / "leaves.csv", rows)
-    write_table(root / "tables" / "ising" / "ising.csv", make_ising(2))
-    write_table(root / "tables" / "ising_profile" / "ising.csv", make_profile(2))
+    for table, rows in {"ising": make_ising(2), "ising_profile": make_profile(2)}.items():
+        both = pd.concat([rows, rows.assign(dimension=2)])
+        write_table(root / "tables" / table / "ising.csv", both)
+    for table, rows in {"statistics": make_statistics(2), "statistics_summary": make_summary(2)}.items():
+        write_table(root / "tables" / table / "digits.csv", rows)
     ledger, detail = make_claims()
     write_table(root / "claims.csv", ledger)
     write_table(root / "tables" / "claims_detail.csv", detail)
@@ -646,33 +641,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("notebook", "figures"),
-    {
-        "statistics": {"correlation", "power_spectrum", "correlation_length"},
-        "sweep": {"theory_leaves", "sweep_leaves"},
-        "features": {"redundancy_leaves", "gallery_leaves"},
-        "ising": {"energy_profile_1d_ising", "edge_ratio_1d_ising"},
-        "reach": {f"reach_{name}_leaves" for name in ("decay", "radii", "sampling", "spread", "rank")},
-        "probes": {"probe_gabor_leaves", "probe_depth_leaves", "probe_class_leaves"},
-        "claims": {"claims"},
-        "training": {"loss_curves_ratios", "reconstructions_ratios"},
-    }.items(),
+    ("notebook", "subjects"),
+    [
+        ("statistics", ["leaves", "digits"]),
+        *((name, ["leaves"]) for name in ("sweep", "features", "reach", "probes")),
+        ("ising", ["ising"]),
+        ("training", ["ratios"]),
+        ("claims", []),
+    ],
 )
-def test_cells_of_each_notebook_write_its_figures(
-    notebook: str, figures: set[str], results: Path, tmp_path: Path
-) -> None:
-    content = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
-    scope: dict[str, object] = {}
-    exec(cells[0], scope)
-    subjects = "stages" if notebook == "training" else "datasets"
-    assert set(scope) - {"__builtins__"} == {"tables", "figures", "artifacts", subjects, "name"}
-    scope |= {"tables": str(results / "tables"), "figures": str(tmp_path), "artifacts": str(results)}
-    scope |= {subjects: ["leaves", "missing", "ising", "ratios"], "name": "test"}
-    for cell in cells[1:]:
-        exec(cell, scope)
-    written = {path.name for path in tmp_path.iterdir()}
-    assert written == {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")}
+def test_cells_of_each_notebook_draw_its_figures(notebook: str, subjects: list[str], results: Path) -> None:
+    figures = [kind.name for kind in declared_figures().values() if kind.notebook == notebook]
+    run_notebook_cells(notebook, results, dict.fromkeys(figures, subjects))
 
 
 def test_a_settled_figure_is_laid_out_alike_in_every_file(tmp_path):

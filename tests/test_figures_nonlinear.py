@@ -30,11 +30,13 @@ from model_tables import (
     make_runs,
     make_second_order,
     make_training,
+    split_costs,
 )
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import load_config
 from spatialmae.figures import nonlinear, theme
-from spatialmae.figures.catalogue import CATALOGUE, drawn_figures
+from spatialmae.figures.declaration import declared_figures, drawn_figures
+from spatialmae.figures.drawing import control_range
 from spatialmae.figures.training import HIDDEN
 from spatialmae.layout import Layout, datasets_with
 from spatialmae.tables import write_table
@@ -67,7 +69,7 @@ def draw(runs: pd.DataFrame, **options: bool) -> dict[str, Callable[[], Figure]]
         "agreement": lambda: nonlinear.agreement(make_reach(runs, **options), "ratios"),
         "basis": lambda: nonlinear.basis(make_basis(runs, **options), "ratios"),
         "basis_training": lambda: nonlinear.basis_training(make_training(runs), "ratios"),
-        "beyond_second_order": lambda: nonlinear.beyond_second_order(make_second_order(runs), "ratios"),
+        "beyond_second_order": lambda: nonlinear.beyond_second_order(make_second_order(runs), (None, None), "ratios"),
     }
 
 
@@ -247,7 +249,7 @@ def test_training_is_drawn_over_the_logarithm_of_epochs_with_untrained_networks_
 
 def test_models_stand_against_the_bound_on_the_images_they_learned() -> None:
     table = make_second_order(make_runs())
-    axis = nonlinear.beyond_second_order(table, "ratios").axes[0]
+    axis = nonlinear.beyond_second_order(table, (None, None), "ratios").axes[0]
     for label, surrogate, images, value in (
         ("test images", "none", "test", "log_ratio_expected"),
         ("control: surrogate images", "gaussian", "surrogate", "log_ratio_expected"),
@@ -257,7 +259,8 @@ def test_models_stand_against_the_bound_on_the_images_they_learned() -> None:
         expected = rows.groupby("mask_ratio")[value].mean()
         np.testing.assert_allclose(line(axis, label), np.column_stack([expected.index, expected]))
     assert level(axis, "bound of second moments") == 0
-    alone = nonlinear.beyond_second_order(make_second_order(make_runs(), surrogate=False), "ratios").axes[0]
+    table = make_second_order(make_runs(), surrogate=False)
+    alone = nonlinear.beyond_second_order(table, (None, None), "ratios").axes[0]
     assert labels(alone) == ["test images", "test images, ridge as bound", "bound of second moments"]
 
 
@@ -265,7 +268,7 @@ def test_models_stand_against_the_bound_on_the_images_they_learned() -> None:
 def test_range_of_a_valid_control_is_a_band_that_ends_at_its_bounds_or_the_frame(
     bounds: tuple[float | None, float | None],
 ) -> None:
-    axis = nonlinear.beyond_second_order(make_second_order(make_runs()), "ratios", *bounds).axes[0]
+    axis = nonlinear.beyond_second_order(make_second_order(make_runs()), bounds, "ratios").axes[0]
     box = axis.patches[0].get_extents().transformed(axis.transData.inverted())
     expected = [end if bound is None else bound for end, bound in zip(axis.get_ylim(), bounds, strict=True)]
     np.testing.assert_allclose([box.y0, box.y1], expected)
@@ -294,11 +297,11 @@ def write_configuration(folder: Path, tests: dict[str, dict[str, str]]) -> Path:
 def test_range_of_the_control_is_that_of_the_ledger_where_the_evaluation_tests_the_claim(tmp_path: Path) -> None:
     test = {"dataset": "surrogate", "fidelity": "scaled"}
     config = write_configuration(tmp_path, {"smoke": test})
-    assert nonlinear.control_range(config, "A11.1", "surrogate") == (-0.2, 0.02)
-    assert nonlinear.control_range(config, "A11.1", "ratios") == (None, None)
-    assert nonlinear.control_range(config, "A11.2", "surrogate") == (None, None)
+    assert control_range(config, "A11.1", "surrogate") == (-0.2, 0.02)
+    assert control_range(config, "A11.1", "ratios") == (None, None)
+    assert control_range(config, "A11.2", "surrogate") == (None, None)
     config = write_configuration(tmp_path, {"cifar10": test})
-    assert nonlinear.control_range(config, "A11.1", "surrogate") == (None, None)
+    assert control_range(config, "A11.1", "surrogate") == (None, None)
 
 
 @pytest.mark.parametrize(("n_images", "n_directions", "channels"), [(4, 4, 3), (2, 1, 1), (1, 0, 3)])
@@ -308,7 +311,7 @@ def test_pictures_of_the_basis_have_a_row_for_each_image_and_one_for_the_linear_
     tensors = make_pictures(n_images, n_directions, channels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = nonlinear.basis_pictures(tensors, ABOUT, "ratios")
+        figure = nonlinear.basis_pictures((tensors, ABOUT), "ratios")
         figure.draw_without_rendering()
     tiles = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     columns = 2 + n_directions
@@ -336,7 +339,7 @@ def test_influence_is_on_one_scale_in_all_pictures() -> None:
     tensors = make_pictures(2)
     tensors["influence"][1] = tensors["influence"][0] / 10
     tensors["linear/influence"] = tensors["influence"][0]
-    tiles = [axes.images[0].get_array() for axes in nonlinear.basis_pictures(tensors, ABOUT, "x").axes if axes.images]
+    tiles = [axes.images[0].get_array() for axes in nonlinear.basis_pictures((tensors, ABOUT), "x").axes if axes.images]
     first, tenth, linear = tiles[1::6]
     np.testing.assert_array_equal(first, linear)
     shown = tensors["influence"][0] > tensors["influence"].max() / 50
@@ -350,7 +353,7 @@ def test_an_evaluation_has_the_figures_of_its_analyses_and_no_others() -> None:
     changed = config.model_copy(update={"evaluations": {"ratios": part, "late": whole}})
     assert datasets_with(changed, "linear_probe") == ["ratios"]
     assert datasets_with(changed, "model_basis") == ["late"]
-    of_probe = {figure.stem for figure in drawn_figures(changed, "nonlinear") if figure.dataset == "ratios"}
+    of_probe = {figure.stem for figure in drawn_figures(changed, "nonlinear") if figure.subject == "ratios"}
     assert of_probe == {"model_probe_ratios", "proxy_ratios"}
     assert drawn_figures(config.model_copy(update={"evaluations": {}}), "nonlinear") == []
 
@@ -373,17 +376,15 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
         "second_order": make_second_order(runs),
         "linear_probe": make_probe(runs),
         "nearest_neighbours": make_probe(runs),
-        "fine_tuning": make_fine_tuning(runs, (0, None)),
     }
+    tables["fine_tuning"], costs = split_costs(make_fine_tuning(runs, (0, None)))
+    write_table(tmp_path / "tables" / "costs" / "fine_tuning_ratios.csv", costs)
     for name, table in tables.items():
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     write_table(tmp_path / "tables" / "second_order" / "surrogate.csv", tables["second_order"])
-    for name in ("linear_probe", "nearest_neighbours"):
-        write_table(tmp_path / "tables" / name / "alone.csv", make_probe(make_runs((0.75,))))
     write_tensors(Layout(tmp_path, tmp_path).pictures("jacobian", "ratios"), make_pictures(), ABOUT)
     write_configuration(tmp_path, {"smoke": {"dataset": "surrogate", "fidelity": "scaled"}})
-    run_notebook_cells("nonlinear", tmp_path, ["ratios", "surrogate", "alone", "missing"])
-    kinds = [kind.name for kind in CATALOGUE if kind.notebook == "nonlinear" and not kind.along]
-    expected = {*(f"{kind}_ratios" for kind in kinds), "beyond_second_order_surrogate", "model_probe_alone"}
-    written = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert written == {f"{stem}.{kind}" for stem in expected for kind in ("svg", "png")}
+    figures = [kind.name for kind in declared_figures().values() if kind.notebook == "nonlinear"]
+    subjects = dict.fromkeys(figures, ("ratios",)) | {"beyond_second_order": ["ratios", "surrogate"]}
+    del subjects["convergence"]  # along the patch size
+    run_notebook_cells("nonlinear", tmp_path, subjects)

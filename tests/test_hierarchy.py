@@ -74,6 +74,7 @@ def test_the_frontier_adds_latents_that_the_minimal_set_determines():
     assert shared_latents(BINARY, OBSERVABLES - {"x1", "x2", "x3"}, reading="frontier").c == {"z1", "z5"}
 
 
+@pytest.mark.slow
 @derandomised(2000)
 @given(graphs_and_masks())
 def test_c_is_the_only_smallest_set_that_separates(graph_and_mask):
@@ -159,6 +160,7 @@ def test_an_unknown_reading_is_named():
         shared_latents.__wrapped__(BINARY, ["x1"], reading="sinks")
 
 
+@pytest.mark.slow
 def test_large_graphs_are_no_trouble():
     """At 10⁵ leaves anything quadratic would take hours; a chain 10⁵ deep allows no recursion."""
     first_leaf = 2**17 - 1
@@ -293,6 +295,7 @@ def test_random_graphs_are_acyclic_and_can_be_masked(kind):
         random_graph(kind, 2, rng)
 
 
+@pytest.mark.slow
 def test_the_theorem_holds_on_random_graphs_and_its_controls_fail():
     rows = theorem_rows(n_graphs=150, n_masks=2, seed=0)
     share = {(row["check"], row["role"]): row["relative_error"] for row in rows}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from figure_checks import run_notebook_cells
 from spatialmae.config import load_config, parse_config
 from spatialmae.errors import UserError
 from spatialmae.figures import hierarchy as figures
@@ -15,6 +16,7 @@ from spatialmae.layout import Layout
 from spatialmae.stages import hierarchy, identifiability
 from spatialmae.tables import read_table
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
@@ -78,6 +80,8 @@ def test_every_variant_of_every_graph_has_mechanisms(values, graph):
 
 
 def test_figures_draw_what_there_is(config):
+    names = ("theorem", "levels", "identifiability")
+    run_notebook_cells("hierarchy", Layout.of(config).root, dict.fromkeys(names, ("hierarchy",)))
     assert len(figures.theorem(table(config, "theorem"), "hierarchy").axes) == 2
     levels = figures.levels(table(config, "levels"), "hierarchy")
     assert len(levels.axes) == 4

@@ -128,6 +128,7 @@ def test_random_masks_hide_every_number_of_observables_equally_often_but_never_n
     torch.testing.assert_close(masks.float().mean(dim=0), torch.full((4,), 0.5), atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
 def test_both_predictors_learn_a_copy_through_the_representation():
     # Observables 0 and 1 are equal, observable 2 is noise: each of the first two can be told from the other.
     generator = torch.Generator().manual_seed(0)
@@ -195,6 +196,7 @@ def test_predictions_come_near_the_best_that_c_allows(small_cell: pd.Series, mas
     assert r2["untrained", "x_masked"] < 0.1 < r2["random masks", "x_masked"]
 
 
+@pytest.mark.slow
 def test_a_mean_that_hides_c_and_spare_coordinates_break_what_the_theorem_promises(small_cell: pd.Series):
     cell = Cell("uneven_tree", 0.5, (("x2",),), **SMALL)
     turned, wide = table(replace(cell, turned=("x2",)))["x2"], table(replace(cell, extra_dims=2))["x2"]
@@ -206,6 +208,7 @@ def test_a_mean_that_hides_c_and_spare_coordinates_break_what_the_theorem_promis
     assert wide["fixed mask", "s_visible"] > plain["fixed mask", "s_visible"] + 0.05
 
 
+@pytest.mark.slow
 def test_a_cell_depends_on_its_seed_alone_and_leaves_the_random_state():
     training = replace(QUICK, n_train=500, steps=3, random_mask_steps=3)
     cell = Cell("two_roots", 1.0, (("x3",),), training=training, n_regression=350, n_validation=50, n_test=50)

@@ -30,6 +30,7 @@ def test_unequal_groups_keep_their_means():
     np.testing.assert_allclose(table["value"], [1.0, 4.5, 5.0])
 
 
+@pytest.mark.slow
 def test_bias_of_order_one_over_n_is_removed():
     rng = np.random.default_rng(0)
     biased, corrected = [], []
@@ -41,6 +42,7 @@ def test_bias_of_order_one_over_n_is_removed():
     assert np.mean(corrected) == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_interval_covers_a_correlation_as_often_as_it_says():
     rng, truth, covered, repeats = np.random.default_rng(0), 0.6, 0, 600
     for _ in range(repeats):

@@ -1,11 +1,13 @@
 """The checks of the closed form pass where it is right, and their controls fail."""
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from spatialmae.linear.checks import check_gradient_descent, check_monte_carlo, check_pca
 
 
+@pytest.mark.slow
 def test_checks_tell_right_from_wrong():
     X = load_digits().data[:400] / 16
     S = np.cov(X.T, bias=True)

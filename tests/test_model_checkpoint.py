@@ -13,7 +13,7 @@ from small_models import SMALL, small_batch, small_model, train
 from spatialmae.artifacts import write_tensors
 from spatialmae.errors import UserError
 from spatialmae.model import MAEConfig, MaskedAutoencoder
-from spatialmae.model.checkpoint import load_pretrained, read_config, save_pretrained
+from spatialmae.model.checkpoint import read_config
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_models_come_back(tmp_path, settings):
 )
 def test_types_are_kept_but_bfloat16_which_is_widened(tmp_path, stored, read):
     model = small_model(stored)
-    save_pretrained(model, tmp_path)
-    back = load_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    back = MaskedAutoencoder.from_pretrained(tmp_path)
     for name, tensor in back.state_dict().items():
         assert tensor.dtype == read
         assert torch.equal(tensor, model.state_dict()[name].to(read))
@@ -52,16 +52,16 @@ def test_types_are_kept_but_bfloat16_which_is_widened(tmp_path, stored, read):
 
 def test_the_safetensors_package_reads_our_weights(tmp_path):
     model = small_model(torch.float32)
-    save_pretrained(model, tmp_path)
+    model.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     assert tensors.keys() == dict(model.state_dict()).keys()
     assert all(np.array_equal(tensors[name], tensor.numpy()) for name, tensor in model.state_dict().items())
 
 
 def test_loading_draws_no_random_numbers_and_leaves_a_model_to_train(tmp_path):
-    save_pretrained(small_model(torch.float32), tmp_path)
+    small_model(torch.float32).save_pretrained(tmp_path)
     state = torch.get_rng_state()
-    model = load_pretrained(tmp_path)
+    model = MaskedAutoencoder.from_pretrained(tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
     assert not model.encoder_positions.requires_grad
@@ -70,30 +70,30 @@ def test_loading_draws_no_random_numbers_and_leaves_a_model_to_train(tmp_path):
     losses = train(model, optimizer, images, noise, steps=10)
     assert losses[-1] < losses[0]
     # The file is not mapped into the model: training does not change it.
-    assert not torch.equal(load_pretrained(tmp_path).cls_token, model.cls_token)
+    assert not torch.equal(MaskedAutoencoder.from_pretrained(tmp_path).cls_token, model.cls_token)
 
 
 def test_a_model_saved_again_replaces_the_old_and_a_failure_leaves_no_scraps(tmp_path):
-    save_pretrained(small_model(seed=1), tmp_path, {"epoch": 1})
-    save_pretrained(small_model(seed=2), tmp_path, {"epoch": 2})
-    assert torch.equal(load_pretrained(tmp_path).cls_token, small_model(seed=2).cls_token)
+    small_model(seed=1).save_pretrained(tmp_path, {"epoch": 1})
+    small_model(seed=2).save_pretrained(tmp_path, {"epoch": 2})
+    assert torch.equal(MaskedAutoencoder.from_pretrained(tmp_path).cls_token, small_model(seed=2).cls_token)
     with pytest.raises(TypeError):
-        save_pretrained(small_model(seed=2), tmp_path, {"epoch": object()})
+        small_model(seed=2).save_pretrained(tmp_path, {"epoch": object()})
     assert read_config(tmp_path)["epoch"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_the_configuration_is_written_last(tmp_path):
     with pytest.raises(TypeError):
-        save_pretrained(small_model(), tmp_path, {"epoch": object()})
+        small_model().save_pretrained(tmp_path, {"epoch": object()})
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     with pytest.raises(UserError, match=r"config.json: configuration not found; "):
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
 
 
 def test_the_model_key_is_the_models_own(tmp_path):
     with pytest.raises(ValueError, match="'model' is the model's own"):
-        save_pretrained(small_model(), tmp_path, {"model": {}})
+        small_model().save_pretrained(tmp_path, {"model": {}})
     assert not list(tmp_path.iterdir())
 
 
@@ -114,11 +114,11 @@ def test_the_model_key_is_the_models_own(tmp_path):
     ],
 )
 def test_a_configuration_that_is_wrong_or_of_other_weights_is_refused(tmp_path, change, message):
-    save_pretrained(small_model(), tmp_path)
+    small_model().save_pretrained(tmp_path)
     values = read_config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(values | {"model": values["model"] | change}))
     with pytest.raises(UserError, match=message) as caught:
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -133,19 +133,19 @@ def test_a_configuration_that_is_wrong_or_of_other_weights_is_refused(tmp_path, 
     ],
 )
 def test_a_damaged_configuration_is_refused(tmp_path, text, message):
-    save_pretrained(small_model(), tmp_path)
+    small_model().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=f"config.json: {message}"):
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
 
 
 def test_what_is_missing_is_said_so(tmp_path):
     with pytest.raises(UserError, match="absent: checkpoint not found; give a folder with model.safetensors"):
-        load_pretrained(tmp_path / "absent")
-    save_pretrained(small_model(), tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path / "absent")
+    small_model().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model.safetensors: weights not found; copy the checkpoint again"):
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -154,24 +154,24 @@ def test_what_is_missing_is_said_so(tmp_path):
     ids=["empty", "a byte short", "cut in the header", "overwritten"],
 )
 def test_damaged_weights_are_refused(tmp_path, damage):
-    save_pretrained(small_model(), tmp_path)
+    small_model().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"model.safetensors: not a readable artifact .*; copy the checkpoint again"):
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
 
 
 def test_weights_of_another_program_or_type_are_refused(tmp_path):
     model = small_model()
-    save_pretrained(model, tmp_path)
+    model.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     write_tensors(path, tensors | {"cls_token": np.zeros(16, dtype=np.int64)})
     with pytest.raises(UserError, match=r"\(cls_token: is torch.int64, not of a floating type\)"):
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
     save_file(tensors, path)
     with pytest.raises(UserError, match="not a readable artifact"):
-        load_pretrained(tmp_path)
+        MaskedAutoencoder.from_pretrained(tmp_path)
 
 
 def test_models_are_saved_and_read_where_torch_and_numpy_are_all_there_is(tmp_path):
@@ -196,4 +196,4 @@ print(MaskedAutoencoder.from_pretrained(sys.argv[1]).config.encoder_dim)
 """
     result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("16\n", "")
-    assert load_pretrained(tmp_path).config == MAEConfig(**SMALL)
+    assert MaskedAutoencoder.from_pretrained(tmp_path).config == MAEConfig(**SMALL)

@@ -13,7 +13,6 @@ from spatialmae.notebook import run_notebook
 from spatialmae.tables import write_table
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-PARAMETERS = {"tables", "figures", "artifacts", "name"}
 
 
 def write_notebook(path: Path, cells: list[str], *, tagged: bool = True) -> Path:
@@ -47,16 +46,10 @@ def test_notebooks_are_committed_without_outputs_and_with_parameters(path: Path)
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
     tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
-    drawn_for = {"training": "stages", "nonlinear": "evaluations", "images": "evaluations"}.get(path.stem, "datasets")
-    assert set(re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), re.MULTILINE)) == PARAMETERS | {drawn_for}
+    assert set(re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), re.MULTILINE)) == {"results", "subjects"}
 
 
-def test_there_is_a_notebook_for_every_stage_with_figures() -> None:
-    expected = {"statistics", "sweep", "features", "ising", "reach", "probes", "hierarchy", "training", "nonlinear"}
-    expected |= {"images", "calibration", "claims"}
-    assert {path.stem for path in NOTEBOOKS} == expected
-
-
+@pytest.mark.slow
 def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> None:
     rows = [
         {"seed": s, "mask_ratio": m, "patch_size": p, "n_components": k, "loss": 1.0, "loss_fraction": m / 2 + s / 99}
@@ -67,8 +60,7 @@ def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> No
     ]
     write_table(tmp_path / "tables" / "sweep" / "digits.csv", pd.DataFrame(rows))
     source = next(path for path in NOTEBOOKS if path.stem == "sweep")
-    given = {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "figures"), "artifacts": str(tmp_path)}
-    output, html, log = run(tmp_path, source, **given, datasets=["digits"], name="tiny")
+    output, html, log = run(tmp_path, source, results=str(tmp_path), subjects={"sweep": ["digits"]})
     assert (tmp_path / "figures" / "sweep_digits.svg").is_file()
     page = html.read_text(encoding="utf-8")
     assert "<script" not in page
@@ -84,6 +76,7 @@ def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> No
     assert log.is_file()
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     source = write_notebook(tmp_path / "n.ipynb", ["x = 1", "x + 1"])
     first = [path.read_bytes() for path in run(tmp_path, source, x=2)[:2]]
@@ -110,6 +103,7 @@ def test_missing_notebook_is_refused(tmp_path: Path) -> None:
         run(tmp_path, tmp_path / "none.ipynb")
 
 
+@pytest.mark.slow
 def test_failing_cell_leaves_its_traceback_and_no_output(tmp_path: Path) -> None:
     source = write_notebook(tmp_path / "n.ipynb", ["x = 1", "1 / (x - 2)"])
     run(tmp_path, source, x=1)

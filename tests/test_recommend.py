@@ -126,6 +126,7 @@ def test_too_few_of_a_sample_say_that_more_can_be_read_and_reasons_come_by_kind(
         read_images(tmp_path, max_images=110)
 
 
+@pytest.mark.slow
 def test_names_that_a_terminal_would_obey_or_that_are_no_utf_8_are_escaped(tmp_path):
     folder = save(tmp_path / "a\x1b[31m", fields())
     for name in (b"\xff.txt", b"b\nc\x07.txt"):
@@ -190,6 +191,7 @@ def test_a_calibration_in_which_data_sets_say_nothing_gives_none(images):
     json.dumps(advice.to_dict())
 
 
+@pytest.mark.slow
 def test_a_useful_rule_is_followed_and_says_how_sure_it_is(images, useful):
     advice = advice_on(images, useful)
     assert advice.recommends
@@ -249,6 +251,7 @@ def test_all_numbers_are_written_as_json(images, useful):
     assert len(written["calibration"]["data_sets"]) == 8
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_on_what_is_written(images, useful, tmp_path):
     advice = advice_on(images, useful)
     path = tmp_path / "mine.yaml"
@@ -274,6 +277,7 @@ def test_the_pipeline_runs_on_what_is_written(images, useful, tmp_path):
     assert run.returncode == 0, run.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_large_images_are_trained_on_averaged_down_with_their_patches(tmp_path):
     save(tmp_path / "images", fields(N, 64))
     found = read_images(tmp_path / "images")
@@ -284,6 +288,7 @@ def test_large_images_are_trained_on_averaged_down_with_their_patches(tmp_path):
     assert config["evaluations"]["models"]["analyses"] == ["jacobian"]  # no classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "patch_sizes", "mask_units"), [(28, (2, 7), {"models": 14}), (20, (4, 5), {"followed": 5, "default": 4})]
 )
@@ -303,6 +308,7 @@ def invoke(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_answer_and_writes_what_is_asked_for(tmp_path):
     folder = save(tmp_path / "mine", fields())
     (folder / "notes.txt").write_text("not an image")
@@ -323,6 +329,7 @@ def test_the_command_prints_the_answer_and_writes_what_is_asked_for(tmp_path):
     assert f"--configfile {files['out.yaml']}\n" in files["out.yaml"].read_text()
 
 
+@pytest.mark.slow
 def test_all_files_that_are_left_out_are_counted_and_some_named(tmp_path):
     folder = save(tmp_path / "mine", fields())
     for i in range(7):
@@ -370,6 +377,7 @@ def test_no_configuration_is_written_for_paths_that_the_pipeline_cannot_take(nam
     assert "0 usable images" in invoke(folder, "--json", tmp_path / "out.json")[1]
 
 
+@pytest.mark.slow
 def test_a_link_is_written_through(tmp_path):
     folder = save(tmp_path / "mine", fields())
     (tmp_path / "link.json").symlink_to(tmp_path / "new" / "out.json")
@@ -377,6 +385,7 @@ def test_a_link_is_written_through(tmp_path):
     assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "new" / "out.json").read_text())
 
 
+@pytest.mark.slow
 def test_values_that_span_few_levels_are_warned_of_everywhere(tmp_path):
     folder = save(tmp_path / "mine", fields() // 16)
     (folder / "notes.txt").write_text("not an image")
@@ -398,6 +407,7 @@ def test_the_configuration_judges_classes_and_batches_by_all_files(tmp_path, use
     assert "class" in config["datasets"]["images-mine"]["analyses"]
 
 
+@pytest.mark.slow
 def test_classes_too_small_to_be_probed_are_said_where_a_configuration_is_written(tmp_path):
     save(tmp_path / "mine" / "many", fields(110, 8))
     save(tmp_path / "mine" / "few", fields(10, 8, seed=1))
@@ -413,6 +423,7 @@ def test_no_folder_takes_the_name_of_a_configuration_or_data_set_of_ours(name, u
     assert config["datasets"][config["name"]]["source"]["path"] == str(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "has_classes"), [((60, 60), True), ((118, 1, 1), False), ((3,) * 40, False)])
 def test_classes_of_few_images_are_none_in_what_is_written(sizes, has_classes, useful, tmp_path):
     for place, rows in enumerate(np.split(np.arange(N), np.cumsum(sizes)[:-1])):

@@ -26,6 +26,7 @@ def test_a_few_hundred_images_say_the_same_of_reach_as_the_exact_covariance():
     np.testing.assert_allclose(few["unexplained"], exact["unexplained"], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_enlarged_images_have_the_same_evidence_with_lengths_in_their_own_pixels():
     small = field_images(200, 32)
     large = small.repeat(2, axis=1).repeat(2, axis=2)

@@ -50,6 +50,7 @@ def test_a_rule_that_accuracy_follows_is_found_and_earns_its_place(rule, value):
     assert compare(held_out, "default").rule_is_better and compare(held_out, "random").rule_is_better
 
 
+@pytest.mark.slow
 def test_where_accuracy_follows_nothing_no_rule_earns_its_place():
     better = [compare(leave_one_out(calibration(rule=None).assign(**shuffled(seed))), "default") for seed in range(20)]
     assert sum(one.rule_is_better for one in better) <= 3
@@ -60,6 +61,7 @@ def shuffled(seed: int) -> dict[str, np.ndarray]:
     return {"accuracy": accuracy, "validation_accuracy": accuracy}
 
 
+@pytest.mark.slow
 def test_what_is_held_out_has_no_say_in_the_rule_and_test_accuracies_none_at_all():
     cells = calibration()
     before = leave_one_out(cells).set_index("dataset")

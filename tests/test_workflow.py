@@ -1,4 +1,9 @@
-"""The whole workflow: a clean checkout runs config/smoke.yaml, and reruns exactly what depends on an edit."""
+"""The whole workflow: a clean checkout runs config/smoke.yaml, and reruns exactly what depends on an edit.
+
+Each call of Snakemake takes seconds. So edits that outdate different rules are planned in one call, and the reasons
+that it gives tell apart what an edit outdates by itself from what follows from that. How a rule's code is found is
+tested module by module in test_fingerprint.py; here, that it reaches the rule.
+"""
 
 import json
 import os
@@ -6,65 +11,127 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from checkout import copy_checkout
 from chromium import find_chromium
 from spatialmae.config import load_config
-from spatialmae.figures.catalogue import drawn_figures
+from spatialmae.figures.declaration import drawn_figures
 
+pytestmark = pytest.mark.workflow
 ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
+SMOKE = ("--configfile", "config/smoke.yaml")
+FOLLOWS = "input files updated by another job"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What Snakemake would run.
+
+    Attributes:
+        jobs: how many of each rule.
+        outdated: the rules that run for a reason of their own, not because another job makes what they read.
+    """
+
+    jobs: dict[str, int] = field(default_factory=dict)
+    outdated: frozenset[str] = frozenset()
+
+
+def call(folder: Path, *arguments: str | Path, fails: bool = False) -> str:
+    """What Snakemake prints in a folder whose copy of the package it uses."""
+    environment = os.environ | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [Path(sys.executable).parent / "snakemake", *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    output = result.stdout + result.stderr
+    assert (result.returncode != 0) == fails, output
+    return output
+
+
+def run(folder: Path, *arguments: str | Path, cores: int = 2, fails: bool = False) -> str:
+    chosen = () if "--configfile" in arguments else SMOKE
+    return call(folder, *arguments, "--cores", str(cores), *chosen, fails=fails)
+
+
+def plan(folder: Path, *arguments: str | Path) -> Planned:
+    chosen = () if "--configfile" in arguments else SMOKE
+    output = call(folder, "--dry-run", *arguments, *chosen)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE))
+    jobs = {rule: int(count) for rule, count in counts.items() if rule not in ("total", "all")}
+    reasons = re.findall(r"^    (\S.*):\n        (.*)$", output.partition("\nReasons:\n")[2], flags=re.MULTILINE)
+    outdated = {rule for reason, rules in reasons if reason != FOLLOWS for rule in rules.split(", ")}
+    assert bool(jobs) == bool(outdated), output
+    return Planned(jobs, frozenset(outdated))
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of all files but Snakemake's own notes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".snakemake" not in path.parts)
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def trained(results: Path) -> dict[str, bytes]:
+    """The record of each finished training run."""
+    return {path.parent.name: path.read_bytes() for path in (results / "runs").glob("*/run.json")}
+
+
+def config_like_smoke(folder: Path, name: str, edits: Mapping[str, str]) -> Path:
+    """A configuration in a checkout: smoke's text with these parts replaced."""
+    text = (folder / "config" / "smoke.yaml").read_text()
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+@contextmanager
+def edited(folder: Path, edits: Mapping[str, str]) -> Iterator[None]:
+    """Modules of the package with lines more at their end."""
+    before = {folder / "src" / "spatialmae" / name: text for name, text in edits.items()}
+    content = {path: path.read_bytes() for path in before}
+    try:
+        for path, text in before.items():
+            path.write_bytes(content[path] + f"\n{text}\n".encode())
+        yield
+    finally:
+        for path, old in content.items():
+            path.write_bytes(old)
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """The files git tracks (and new ones it does not ignore) in an empty folder, results outside it."""
-    folder = tmp_path_factory.mktemp("checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
-
-
-def snakemake(folder: Path, *arguments: str) -> str:
-    # The copy's package, not the installed one, is what its edits must reach.
-    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
-    chosen = [] if "--configfile" in arguments else ["--configfile", "config/smoke.yaml"]
-    command = [str(BIN / "snakemake"), *arguments, "--cores", "2", *chosen]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
-
-
-def jobs(folder: Path, *arguments: str) -> dict[str, int]:
-    """How many jobs of each rule would run."""
-    text = snakemake(folder, "--dry-run", "--quiet", "rules", *arguments)
-    counts = re.findall(r"^(\w+) +(\d+)$", text, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in counts if rule not in ("total", "all")}
-
-
-def planned(folder: Path) -> set[str]:
-    """Names of the rules that would run."""
-    return set(jobs(folder))
+    return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="module")
 def finished(checkout):
-    snakemake(checkout)
+    run(checkout)
     return checkout
 
 
-@pytest.mark.workflow
+def test_a_fresh_checkout_is_planned_from_another_folder_and_nothing_is_written(checkout, tmp_path):
+    before = contents(checkout)
+    files = [path for path in checkout.rglob("*") if ".snakemake" not in path.parts]
+    try:
+        for path in files:
+            path.chmod(path.stat().st_mode & ~0o222)
+        arguments = ("--snakefile", checkout / "workflow" / "Snakefile", "--directory", tmp_path)
+        found = plan(checkout, *arguments, "--configfile", checkout / "config" / "smoke.yaml")
+    finally:
+        for path in files:
+            path.chmod(path.stat().st_mode | 0o200)
+    assert {"prepare_data", "train", "collect_training", "judge_claims", "write_report"} <= set(found.jobs)
+    assert contents(checkout) == before and contents(tmp_path) == {}
+
+
 def test_a_run_leaves_everything_a_reader_needs(finished):
     results = finished / "results" / "smoke"
     claims = pd.read_csv(results / "claims.csv", keep_default_na=False)
@@ -77,8 +144,7 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     assert claims["verdict"].drop(invalid.index).str.match(r"SUGGESTIVE|NOT_TESTED").all()
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["data"]["leaves"]
-    stages = provenance["training"].values()
-    assert {name for stage in stages for name in stage["weights_sha256"]} == set(trained(results))
+    assert {name for one in provenance["training"].values() for name in one["weights_sha256"]} == set(trained(results))
     assert (results / "report.html").stat().st_size > 100_000
     drawn = [figure.stem for figure in drawn_figures(load_config(ROOT / "config" / "smoke.yaml"))]
     found = sorted(path.name for path in (results / "figures").iterdir())
@@ -88,28 +154,31 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     }
 
 
-@pytest.mark.workflow
 def test_a_second_run_has_nothing_to_do(finished):
-    assert planned(finished) == set()
+    assert plan(finished) == Planned()
 
 
 AFTER_ANALYSIS = {"judge_claims": 1, "draw_claims": 1, "write_report": 1}
-AFTER_TRAINING = AFTER_ANALYSIS | {  # of models of leaves, which three evaluations share
-    "draw_training": 1,
-    "evaluate_jacobian": 2,
-    "evaluate_probe": 3,
-    "evaluate_fine_tuning": 1,
-    "evaluate_reconstruction": 1,
-    "evaluate_attention": 1,
-    "evaluate_embedding": 1,
-    "evaluate_corruptions": 1,
-    "evaluate_shape_bias": 1,
-    "evaluate_dense": 1,
-    "draw_nonlinear": 1,
-    "draw_images": 1,
-    "calibrate": 1,
-    "draw_calibration": 1,
-}
+AFTER_CALIBRATION = {"draw_calibration": 1, "write_report": 1}
+AFTER_TRAINING = (
+    AFTER_ANALYSIS
+    | AFTER_CALIBRATION
+    | {  # of models of leaves, which three evaluations share
+        "draw_training": 1,
+        "evaluate_jacobian": 2,
+        "evaluate_probe": 3,
+        "evaluate_fine_tuning": 1,
+        "evaluate_reconstruction": 1,
+        "evaluate_attention": 1,
+        "evaluate_embedding": 1,
+        "evaluate_corruptions": 1,
+        "evaluate_shape_bias": 1,
+        "evaluate_dense": 1,
+        "draw_nonlinear": 1,
+        "draw_images": 1,
+        "calibrate": 1,
+    }
+)
 AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     (
         "measure_features",
@@ -123,206 +192,139 @@ AFTER_SOLVING = AFTER_ANALYSIS | dict.fromkeys(
     1,
 )
 
-
-@pytest.mark.workflow
-@pytest.mark.parametrize(
-    ("module", "reruns"),
-    [
-        ("figures/reach.py", {"draw_reach", "write_report"}),
-        ("figures/training.py", {"draw_training", "draw_nonlinear", "write_report"}),
-        ("analysis/reconstruction.py", {"collect_training", "draw_training", "write_report"}),
-        ("train/trainer.py", {"train_models", "collect_training", "evaluate_second_order", *AFTER_TRAINING}),
-        ("data/cifar10.py", set()),
-        ("claims/rules.py", {*AFTER_ANALYSIS}),
-        ("recommend/rules.py", {"calibrate", "draw_calibration", "write_report"}),
-        (
-            "analysis/reach.py",
-            {
-                "measure_reach",
-                "measure_sampling",
-                "draw_reach",
-                "evaluate_jacobian",
-                "draw_nonlinear",
-                "draw_images",
-                *AFTER_ANALYSIS,
-            }
-            | {"calibrate", "draw_calibration"},
-        ),
-    ],
-)
-def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, module, reruns):
-    path = finished / "src" / "spatialmae" / module
-    before = path.read_bytes()
-    path.write_bytes(before + b"\nEDITED = True\n")
-    try:
-        assert planned(finished) == reruns
-    finally:
-        path.write_bytes(before)
-    assert planned(finished) == set()
+# Groups of edited modules, each with the rules that it outdates by itself, and the rules that follow.
+EDITED_CODE = {
+    "what draws, judges and recommends": (
+        {
+            "figures/reach.py": {"draw_reach"},
+            "figures/training.py": {"draw_training", "draw_nonlinear"},
+            "claims/rules.py": {"judge_claims"},
+            "recommend/rules.py": {"calibrate"},
+            "data/cifar10.py": set(),
+        },
+        {"draw_claims", "draw_calibration", "write_report"},
+    ),
+    "what gathers and measures": (
+        {
+            "analysis/reconstruction.py": {"collect_training"},
+            "analysis/reach.py": {"measure_reach", "measure_sampling", "evaluate_jacobian"},
+        },
+        {"draw_training", "draw_reach", "draw_nonlinear", "draw_images", *AFTER_ANALYSIS, *AFTER_CALIBRATION}
+        | {"calibrate"},
+    ),
+    "what trains": (
+        {"train/trainer.py": {"train"}},
+        {"collect_training", "evaluate_second_order", *AFTER_TRAINING},
+    ),
+}
 
 
-@pytest.mark.workflow
-@pytest.mark.parametrize(
-    ("setting", "edited", "reruns"),
-    [
-        ("n_samples: 200", "n_samples: 300", {"measure_ising": 1, "draw_ising": 1} | AFTER_ANALYSIS),
-        (
-            "n_components: [8, 16, 64]",
-            "n_components: [8, 64]",
-            {"solve_linear": 1, "probe_features": 3} | AFTER_SOLVING,
-        ),
-        (
-            "grid: {mask_ratio: [0.5, 0.75]}",
-            "grid: {mask_ratio: [0.5, 0.75, 0.9]}",
-            {"plan_training": 1, "train_models": 1, "collect_training": 1} | AFTER_TRAINING,
-        ),
-        (
-            "n_train: 2400",
-            "n_train: 2300",
-            {"prepare_data": 1, "measure_statistics": 1, "draw_statistics": 1, "solve_linear": 1, "probe_features": 3}
-            | {"train_models": 4, "collect_training": 4}
-            | AFTER_SOLVING
-            | AFTER_TRAINING
-            | {"evaluate_probe": 4, "evaluate_shape_bias": 2},
-        ),
-        ("dense: {n_train: 200,", "dense: {n_train: 300,", {"evaluate_dense": 1, "draw_images": 1} | AFTER_ANALYSIS),
-    ],
-)
-def test_an_edited_setting_reruns_in_one_call_all_that_depends_on_it(finished, setting, edited, reruns):
-    text = (finished / "config" / "smoke.yaml").read_text()
-    assert setting in text
-    (finished / "edited.yaml").write_text(text.replace(setting, edited))
-    assert jobs(finished, "--configfile", "edited.yaml") == reruns
-    assert planned(finished) == set()
+@pytest.mark.parametrize(("edits", "follow"), EDITED_CODE.values(), ids=EDITED_CODE.keys())
+def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, edits, follow):
+    with edited(finished, dict.fromkeys(edits, "EDITED = True")):
+        found = plan(finished)
+    outdated = set().union(*edits.values())
+    assert found.outdated == outdated
+    assert set(found.jobs) == outdated | follow
 
 
-@pytest.mark.workflow
+def test_an_edited_comment_reruns_nothing(finished):
+    with edited(finished, {"train/trainer.py": "# A comment.", "analysis/reach.py": "# Another.\n"}):
+        assert plan(finished) == Planned()
+
+
+# Groups of edited settings, the rules that they outdate by themselves, and all jobs.
+EDITED_SETTINGS = {
+    "settings of single rules": (
+        {
+            "n_samples: 200": "n_samples: 300",
+            "n_components: [8, 16, 64]": "n_components: [8, 64]",
+            "dense: {n_train: 200,": "dense: {n_train: 300,",
+            "minutes: 1": "minutes: 2",  # of no result
+        },
+        {"measure_ising", "solve_linear", "measure_features", "measure_reach", "measure_sampling", "probe_features"}
+        | {"evaluate_dense"},
+        {"measure_ising": 1, "draw_ising": 1, "solve_linear": 1, "probe_features": 3, "evaluate_dense": 1}
+        | {"draw_images": 1}
+        | AFTER_SOLVING,
+    ),
+    "models more": (
+        {"grid: {mask_ratio: [0.5, 0.75]}": "grid: {mask_ratio: [0.5, 0.75, 0.9]}"},
+        {"train", "collect_training"},
+        {"train": 2, "collect_training": 1} | AFTER_TRAINING,
+    ),
+    "other images": (
+        {"n_train: 2400": "n_train: 2300"},
+        {"prepare_data"},
+        {"prepare_data": 1, "measure_statistics": 1, "draw_statistics": 1, "solve_linear": 1, "probe_features": 3}
+        | {"train": 14, "collect_training": 4}
+        | AFTER_SOLVING
+        | AFTER_TRAINING
+        | {"evaluate_probe": 4, "evaluate_shape_bias": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("edits", "outdated", "jobs"), EDITED_SETTINGS.values(), ids=EDITED_SETTINGS.keys())
+def test_an_edited_setting_reruns_in_one_call_all_that_depends_on_it(finished, edits, outdated, jobs):
+    config = config_like_smoke(finished, "edited", edits)
+    found = plan(finished, "--configfile", config)
+    assert found.outdated >= outdated
+    assert found.jobs == jobs
+
+
 def test_taking_runs_of_other_code_or_no_longer_is_a_change(finished, monkeypatch):
     monkeypatch.setenv("SPATIALMAE_KEEP_TRAINED", "1")
-    assert {"train_models", "collect_training"} <= planned(finished)
-    monkeypatch.delenv("SPATIALMAE_KEEP_TRAINED")
-    assert planned(finished) == set()
+    assert plan(finished).outdated == {"train"}
 
 
-@pytest.mark.workflow
-def test_a_fresh_folder_of_results_can_be_planned(checkout):
-    text = (checkout / "config" / "smoke.yaml").read_text()
-    (checkout / "fresh.yaml").write_text(text.replace("results: results", "results: fresh"))
-    assert {"prepare_data", "plan_training", "train_models", "write_report"} <= set(
-        jobs(checkout, "--configfile", "fresh.yaml")
-    )
-    assert [path.name for path in (checkout / "fresh" / "smoke").iterdir()] == ["config.yaml"]
-
-
-@pytest.mark.workflow
-def test_planning_leaves_what_running_jobs_read_alone(finished):
-    resolved = finished / "results" / "smoke" / "config.yaml"
-    before = resolved.read_bytes()
-    (finished / "edited.yaml").write_text(
-        (finished / "config" / "smoke.yaml").read_text().replace("n_samples: 200", "n_samples: 300")
-    )
-    lock = finished / ".snakemake" / "locks" / "0.input.lock"
-    lock.write_text("")
-    try:
-        output = snakemake(finished, "--dry-run", "--configfile", "edited.yaml")
-    finally:
-        lock.unlink()
-    assert "results/smoke/config.yaml: left as it is while snakemake runs here" in output
-    assert resolved.read_bytes() == before
-
-
-def trained(results: Path) -> dict[str, bytes]:
-    """The record of each finished training run."""
-    return {path.parent.name: path.read_bytes() for path in (results / "runs").glob("*/run.json")}
-
-
-@pytest.mark.workflow
-def test_a_lost_manifest_is_made_again_without_training(finished):
+def test_looking_changes_nothing_whatever_the_state_of_results(finished):
     results = finished / "results" / "smoke"
-    manifest, before = results / "training" / "ratios.manifest.json", trained(results)
-    content = manifest.read_bytes()
-    manifest.unlink()
-    snakemake(finished, "results/smoke/training/ratios.manifest.json")
-    assert manifest.read_bytes() == content
-    assert before
-    assert trained(results) == before
-    assert planned(finished) == set()
-
-
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.workflow
-def test_lost_and_damaged_runs_are_noticed_and_trained_again_alone(finished):
-    results = finished / "results" / "smoke"
-    manifest = results / "training" / "ratios.manifest.json"
-    content, before = manifest.read_bytes(), trained(results)
-    deleted, flipped, unreadable, _ = names = [entry["name"] for entry in json.loads(content)]
-    shutil.rmtree(results / "runs" / deleted)
-    flip_a_byte(results / "runs" / flipped / "model.safetensors")
-    (results / "runs" / unreadable / "run.json").write_text("{")
-    output = snakemake(finished, "--dry-run")
-    assert f"ratios.manifest.json: 3 of 4 runs lost or damaged ({deleted} first); removed, " in output
-    assert jobs(finished) == {"train_models": 1, "collect_training": 1} | AFTER_TRAINING
-    snakemake(finished)
-    after = trained(results)
-    assert {name for name in before if after[name] != before[name]} == set(names[:3])
-    assert manifest.read_bytes() == content
-    assert planned(finished) == set()
-
-
-@pytest.mark.workflow
-def test_a_damaged_log_is_damage_to_its_run(finished):
-    results = finished / "results" / "smoke"
-    manifest = results / "training" / "ratios.manifest.json"
-    before = manifest.read_bytes()
-    name = json.loads(before)[0]["name"]
-    log = results / "runs" / name / "log.csv"
-    content = log.read_bytes()
-    flip_a_byte(log)
+    first, second = sorted(trained(results))[:2]
+    damaged = {
+        results / "config.yaml": b"name: other\n",
+        results / "runs" / first / "run.json": b"{",
+        results / "runs" / second / "model.safetensors": b"",
+    }
+    whole = {path: (path.read_bytes(), path.stat()) for path in damaged}
     try:
-        output = snakemake(finished, "--dry-run")
+        for path, content in damaged.items():
+            path.write_bytes(content)
+        before = contents(finished)
+        for look in ("--dry-run", "--lint", "--summary", "--unlock"):
+            call(finished, look, *SMOKE)
+            assert contents(finished) == before, look
     finally:
-        log.write_bytes(content)
-        manifest.write_bytes(before)
-    assert f"ratios.manifest.json: 1 of 4 runs lost or damaged ({name} first); removed, " in output
+        for path, (content, stat) in whole.items():
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-@pytest.mark.workflow
-@pytest.mark.parametrize("content", ["[", "{}", '[{"name": "a"}]', "[1]"])
-def test_a_damaged_manifest_is_removed_with_one_line(finished, content):
-    manifest = finished / "results" / "smoke" / "training" / "ratios.manifest.json"
-    before = manifest.read_bytes()
-    manifest.write_text(content)
-    try:
-        output = snakemake(finished, "--dry-run")
-        assert (
-            len(re.findall(r"^results/smoke/training/ratios.manifest.json: .*; removed, ", output, re.MULTILINE)) == 1
-        )
-        assert not manifest.exists()
-    finally:
-        manifest.write_bytes(before)
+def test_tables_do_not_depend_on_the_number_of_cores(finished):
+    config = config_like_smoke(finished, "again", {"results: results": "results: again"})
+    again, before = finished / "again" / "smoke", finished / "results" / "smoke"
+    run(finished, "--configfile", config, "again/smoke/claims.csv", cores=1)
+    tables = {path.relative_to(before) for path in before.rglob("*.csv")} - {
+        path.relative_to(before) for folder in ("runs", "benchmarks") for path in (before / folder).rglob("*")
+    }
+    made = {path for path in tables if (again / path).exists() and "costs" not in path.parts}
+    assert len(made) > 50
+    assert [path for path in sorted(made) if (again / path).read_bytes() != (before / path).read_bytes()] == []
 
 
-@pytest.mark.workflow
 def test_runs_of_another_machine_are_taken_up(finished):
-    text = (finished / "config" / "smoke.yaml").read_text().replace("results: results", "results: carried")
-    (finished / "carried.yaml").write_text(text)
+    config = config_like_smoke(finished, "carried", {"results: results": "results: carried"})
     before = trained(finished / "results" / "smoke")
+    name = min(before)
     shutil.copytree(finished / "results" / "smoke" / "runs", finished / "carried" / "smoke" / "runs")
-    snakemake(finished, "--configfile", "carried.yaml", "--until", "train_models")
-    assert (finished / "carried" / "smoke" / "training" / "ratios.manifest.json").is_file()
+    run(finished, "--configfile", config, f"carried/smoke/runs/{name}/run.json")
     assert trained(finished / "carried" / "smoke") == before
 
 
-@pytest.mark.workflow
 def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
-    text = (finished / "config" / "smoke.yaml").read_text().replace("results: results", "results: parts")
-    (evaluation,) = re.findall(r"^  surrogate: \{models: .*\n", text, flags=re.MULTILINE)
-    (finished / "parts.yaml").write_text(text.replace(evaluation, ""))
+    values = yaml.safe_load((finished / "config" / "smoke.yaml").read_text()) | {"results": "parts"}
+    del values["evaluations"]["surrogate"]
+    (finished / "parts.yaml").write_text(yaml.safe_dump(values))
     before, part = finished / "results" / "smoke", finished / "parts" / "smoke"
     shutil.copytree(before / "tables", part / "tables")
     shutil.rmtree(part / "tables" / "second_order")
@@ -335,39 +337,46 @@ def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
     pd.testing.assert_series_equal(found.drop(left_out), whole.drop(left_out))
 
 
-@pytest.mark.workflow
-def test_a_configuration_that_extends_another_and_is_overridden_is_planned(checkout):
-    own = {"extends": "config/smoke.yaml", "name": "own", "checks": None, "training": {"ratios": {"seeds": 3}}}
-    (checkout / "own.yaml").write_text(json.dumps(own))
-    command = [str(BIN / "snakemake"), "--configfile", "own.yaml", "--config", "results=elsewhere", "--dry-run"]
-    planned = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout
-    assert "elsewhere/own/runs/leaves-p4-m0.5-e2-s2-" in planned
-    assert "check_closed_form" not in planned
-
-
-@pytest.mark.workflow
 def test_a_wrong_configuration_is_one_clear_line(checkout):
-    (checkout / "wrong.yaml").write_text(
-        (checkout / "config" / "smoke.yaml").read_text().replace("masking:", "maskin:")
-    )
-    command = [str(BIN / "snakemake"), "--cores", "1", "--configfile", "wrong.yaml", "--dry-run"]
-    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert "linear.maskin: unknown key; remove it" in result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
+    config = config_like_smoke(checkout, "wrong", {"masking:": "maskin:"})
+    output = call(checkout, "--dry-run", "--configfile", config, fails=True)
+    assert "linear.maskin: unknown key; remove it" in output
+    assert "Traceback" not in output
 
 
-@pytest.mark.workflow
 def test_snakemakes_own_report_is_built(finished):
-    snakemake(finished, "--report", "report.html")
+    run(finished, "--report", "report.html")
     assert (finished / "report.html").stat().st_size > 100_000
 
 
 if find_chromium():
 
-    @pytest.mark.workflow
     def test_the_real_page_does_all_that_a_page_must_in_a_browser(finished):
         from browser import check_page, launch
 
         with launch() as browser:
             check_page(browser, finished / "results" / "smoke" / "report.html")
+
+
+def test_all_these_looks_have_left_nothing_to_do(finished):
+    assert plan(finished) == Planned()
+
+
+def test_the_job_that_finds_a_damaged_run_says_so_and_the_same_command_trains_it_again(finished):
+    """The last test: evaluations of what it trains again are left for a later run."""
+    results, table = finished / "results" / "smoke", "results/smoke/tables/runs/ratios.csv"
+    names = [spec.name for spec in load_config(finished / "config" / "smoke.yaml").training_runs("ratios")]
+    before, (lost, damaged) = trained(results), names[:2]
+    shutil.rmtree(results / "runs" / lost)
+    weights = results / "runs" / damaged / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert plan(finished).outdated == {"train"}
+    output = run(finished, table, fails=True)
+    assert re.search(rf"^error: .*{re.escape(damaged)}.*run\.json is removed", output, flags=re.MULTILINE), output
+    assert "Traceback (most recent" not in output
+    assert set(trained(results)) == set(before) - {damaged}
+    run(finished, table)
+    assert trained(results) == before
+    assert "evaluate_probe" in plan(finished).jobs

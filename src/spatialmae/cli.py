@@ -24,7 +24,7 @@ app = typer.Typer(
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True)]
 DatasetArgument = Annotated[str, typer.Argument(help="Name of a data set of the configuration.")]
 TrainingArgument = Annotated[str, typer.Argument(help="Name of a training of the configuration.")]
-DEFAULT = Path("config/config.yaml")
+DEFAULT, DEVIATIONS = Path("config/config.yaml"), Path("docs/deviations.md")
 
 
 def _run(
@@ -176,6 +176,14 @@ def evaluate(
 
 
 @app.command()
+def part(
+    name: Annotated[str, typer.Argument(help="Name of a part of the configuration.")], config: ConfigOption = DEFAULT
+) -> None:
+    """Note what the tables of a part of the study were made from and with, once all are there."""
+    _run("part", config, None, name)
+
+
+@app.command()
 def claims(config: ConfigOption = DEFAULT) -> None:
     """Judge the claims of the ledger by the tables."""
     _run("claims", config)
@@ -195,9 +203,15 @@ def notebook(
 
 
 @app.command()
-def report(config: ConfigOption = DEFAULT) -> None:
+def report(
+    config: ConfigOption = DEFAULT,
+    deviations: Annotated[Path, typer.Option(help="Departures from the papers, shown in the report.")] = DEVIATIONS,
+) -> None:
     """Write the report and its provenance."""
-    _run("report", config)
+    from spatialmae.config import load_config
+    from spatialmae.stages.report import run
+
+    run(load_config(config), deviations)
 
 
 @app.command()

@@ -66,9 +66,9 @@ class Layout:
         """Tidy tables."""
         return self.root / "tables"
 
-    def table(self, name: str, dataset: str) -> Path:
-        """One tidy table of one data set or training stage."""
-        return self.tables / name / f"{dataset}.csv"
+    def table(self, name: str, subject: str) -> Path:
+        """One tidy table of one data set, training or evaluation."""
+        return self.tables / name / f"{subject}.csv"
 
     @property
     def figures(self) -> Path:
@@ -88,6 +88,10 @@ class Layout:
     def report(self) -> Path:
         """The report."""
         return self.root / "report.html"
+
+    def part(self, name: str) -> Path:
+        """What a part of the study was made from and with; written when all its tables are there."""
+        return self.root / "parts" / f"{name}.json"
 
     @property
     def provenance(self) -> Path:
@@ -127,14 +131,14 @@ def costs_subject(measure: str, evaluation: str) -> str:
 
 
 def datasets_with(config: Config, table: str) -> list[str]:
-    """The data sets, trainings or evaluations of a configuration with a ``tables/<table>/<dataset>.csv``."""
+    """The subjects of a table: data sets, trainings or evaluations with a ``tables/<table>/<subject>.csv``."""
     sections = [*config.sections, *(f"training.{name}" for name in config.training)]
     return [subject for section in sections for made, subject in tables_of(config, section) if made == table]
 
 
-def makes_table(config: Config, table: str, dataset: str) -> bool:
-    """Whether a configuration makes ``tables/<table>/<dataset>.csv``."""
-    return dataset in datasets_with(config, table)
+def makes_table(config: Config, table: str, subject: str) -> bool:
+    """Whether a configuration makes ``tables/<table>/<subject>.csv``."""
+    return subject in datasets_with(config, table)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,18 @@ def parts_of(config: Config) -> list[Part]:
     return [_part(config, name, sections) for name, sections in config.parts.items()] or [
         replace(_part(config, config.name, config.sections), training=tuple(config.training))
     ]
+
+
+def finished(config: Config) -> Config:
+    """The configuration as far as its parts have been made: what claims, figures and report are about."""
+    layout = Layout.of(config)
+    return config.only([name for name in config.parts if layout.part(name).is_file()])
+
+
+def unfinished_parts(config: Config) -> list[Part]:
+    """The parts of a study that have not been made."""
+    layout = Layout.of(config)
+    return [part for part in parts_of(config) if config.parts and not layout.part(part.name).is_file()]
 
 
 def _part(config: Config, name: str, sections: list[str]) -> Part:

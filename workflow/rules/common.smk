@@ -12,9 +12,9 @@ from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import parse_config, read_values
 from spatialmae.errors import UserError
 from spatialmae.evaluation.measure import COSTS
-from spatialmae.figures.catalogue import NOTEBOOKS, drawn_figures, notebook_subjects
+from spatialmae.figures.declaration import drawn_figures, figure_subjects, notebook_inputs
 from spatialmae.fingerprint import fingerprint, fingerprint_of_source
-from spatialmae.layout import Layout, costs_subject, datasets_with
+from spatialmae.layout import Layout, costs_subject, parts_of
 from spatialmae.measures import MEASURES
 
 try:
@@ -40,6 +40,7 @@ if not Path(CONFIG.claims.ledger).exists():
 L = Layout.of(CONFIG)
 RESOLVED = str(L.config)  # what jobs read: the configuration as it is when Snakemake starts
 DATASETS, TRAININGS = list(CONFIG.datasets), list(CONFIG.training)
+PARTS = {part.name: part for part in parts_of(CONFIG)}
 RUNS = {run.name: run for run in CONFIG.all_runs()}
 LEDGER = [str(path) for path in ledger_files(CONFIG.claims.ledger)]
 LOGS, BENCHMARKS = f"{L.root}/logs", f"{L.root}/benchmarks"
@@ -54,6 +55,23 @@ onstart:
     from spatialmae.stages import resolve
 
     resolve.run(CONFIG)
+
+
+def requested_parts():
+    """The parts to be made: those that the command line names, or all.
+
+    Processes of jobs, which parse this file again with targets of their own, learn it from the environment.
+    """
+    if workflow.is_main_process:
+        named = [part for part in CONFIG.parts if part in sys.argv]  # Snakemake tells its targets only later
+        os.environ["SPATIALMAE_PARTS"] = ",".join(named or PARTS)
+    return os.environ["SPATIALMAE_PARTS"].split(",")
+
+
+# Claims, figures and report are about the parts to be made, and those made before, whose results are taken as they are.
+REQUESTED = requested_parts()
+SHOWN = [part for part in PARTS if part in REQUESTED or L.part(part).exists()]
+OF_REQUESTED, OF_SHOWN = CONFIG.only(REQUESTED), CONFIG.only(SHOWN)
 
 
 def made_by(measure, evaluation):
@@ -78,6 +96,20 @@ wildcard_constraints:
     run="|".join(map(re.escape, RUNS)) or "(?!)",
     evaluation="|".join(CONFIG.evaluations) or "(?!)",
     notebook="[a-z]+",
+    part="|".join(PARTS),
+
+
+def tables_of_part(part):
+    """The tables that a part makes, and those of the training that it rests on."""
+    of_training = [(table, name) for name in part.training for table in ("runs", "training", "validation", "costs")]
+    pictures = [
+        path
+        for section in part.sections
+        if section.startswith("evaluations.")
+        for analysis in CONFIG.evaluations[section.removeprefix("evaluations.")].analyses
+        for path in made_by(analysis, section.removeprefix("evaluations."))
+    ]
+    return [str(L.table(table, subject)) for table, subject in (*part.tables, *of_training)] + pictures
 
 
 def having(*analyses):
@@ -189,38 +221,4 @@ def code_of_notebook(name):
     return fingerprint_of_source(source), fingerprint("spatialmae.stages.figures")
 
 
-NOTEBOOK_TABLES = {
-    "statistics": ["statistics", "statistics_summary"],
-    "sweep": ["theory", "sweep"],
-    "features": ["features"],
-    "reach": ["reach", "jacobian", "reach_lags", "reach_sampled"],
-    "ising": ["ising", "ising_profile"],
-    "hierarchy": ["theorem", "levels", "identifiability"],
-    "probes": ["probe_gabor", "probe_depth", "probe_class"],
-    "training": ["runs", "training", "validation"],
-    "nonlinear": [t for a in ("jacobian", "second_order", "probe", "fine_tuning") for t in MEASURES[a].tables],
-    "images": [
-        *("image_quality", "attention", "separability", "tsne", "corruptions", "shape_bias", "dense"),
-        *("linear_probe", "model_reach", "levels"),
-    ],
-    "calibration": ["calibration"],
-    "claims": [],
-}
 CATEGORIES = {"A": "Paper A", "B": "Paper B", "both": "Both papers"}  # of Snakemake's own report
-
-
-def tables_of(notebook):
-    """What a notebook reads."""
-    tables = [str(L.table(t, d)) for t in NOTEBOOK_TABLES[notebook] for d in datasets_with(CONFIG, t)]
-    if notebook == "features":
-        tables += [str(L.linear(dataset)) for dataset in datasets_with(CONFIG, "features")]
-    if notebook == "training":
-        tables += [str(L.reconstructions(training)) for training in TRAININGS]
-    if notebook == "nonlinear":
-        tables += [str(L.pictures("jacobian", evaluation)) for evaluation in datasets_with(CONFIG, "model_basis")]
-        timed = datasets_with(CONFIG, "fine_tuning")
-        tables += [str(L.table(COSTS, costs_subject("fine_tuning", evaluation))) for evaluation in timed]
-        tables += LEDGER if datasets_with(CONFIG, "second_order") else []  # for the control's range
-    if notebook == "images":
-        tables += [str(L.pictures("attention", evaluation)) for evaluation in datasets_with(CONFIG, "attention")]
-    return tables + (list(rules.judge_claims.output) if notebook == "claims" else [])

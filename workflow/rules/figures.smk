@@ -1,24 +1,24 @@
 # Figure notebooks, executed by papermill: they only read tables and artifacts, and draw.
 # One rule a notebook, since each writes figures of its own names.
-for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
+for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(OF_SHOWN)):
 
     rule:
         name:
             f"draw_{notebook}"
         input:
-            tables_of(notebook),
+            notebook_inputs(OF_REQUESTED, L, notebook),
             notebook=in_repository(f"notebooks/{notebook}.ipynb"),
         output:
-            [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(CONFIG, notebook)],
+            [str(L.figures / f"{figure.stem}.png") for figure in drawn_figures(OF_SHOWN, notebook)],
             [
                 report(
                     str(L.figures / f"{figure.stem}.svg"),
                     caption=f"../report/{notebook}.rst",
                     category=CATEGORIES[figure.kind.papers],
                     subcategory=figure.kind.section,
-                    labels={"figure": figure.kind.name, "of": figure.dataset or "all"},
+                    labels={"figure": figure.kind.name, "of": figure.subject or "all"},
                 )
-                for figure in drawn_figures(CONFIG, notebook)
+                for figure in drawn_figures(OF_SHOWN, notebook)
             ],
             notebook=str(L.notebook(notebook, "ipynb")),
             html=str(L.notebook(notebook, "html")),
@@ -32,8 +32,7 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
         threads: 1
         params:
             code=code_of_notebook(notebook),
-            subjects=notebook_subjects(CONFIG, notebook),
-            settings=settings("name", "first_seed"),
+            subjects=figure_subjects(OF_SHOWN, notebook),
         message:
             f"Drawing figures: {notebook}"
         shell:
@@ -42,4 +41,4 @@ for notebook in [name for name in NOTEBOOKS if drawn_figures(CONFIG, name)]:
 
 rule figures:
     input:
-        [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(CONFIG)],
+        [str(L.figures / f"{figure.stem}.svg") for figure in drawn_figures(OF_SHOWN)],

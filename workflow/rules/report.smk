@@ -3,10 +3,7 @@ rule write_report:
     input:
         rules.figures.input,
         rules.judge_claims.output,
-        rules.training.input,
-        rules.evaluation.input,
-        rules.analysis.input,
-        expand(str(L.data("{dataset}")), dataset=DATASETS),
+        [str(L.part(part)) for part in REQUESTED],
         ledger=LEDGER,
         deviations=in_repository("docs/deviations.md"),
         template=[
@@ -26,12 +23,13 @@ rule write_report:
     threads: 1
     params:
         code=fingerprint("spatialmae.stages.report"),
-        datasets=DATASETS,
+        parts=SHOWN,
+        figures=[(figure.stem, figure.kind.section, figure.caption) for figure in drawn_figures(OF_SHOWN)],
         settings=settings("name", "first_seed"),
     message:
         "Writing the report"
     shell:
-        "python -m spatialmae report --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae report --config {RESOLVED:q} --deviations {input.deviations:q} > {log:q} 2>&1"
 
 
 rule report:

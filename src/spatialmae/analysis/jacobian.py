@@ -16,7 +16,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
@@ -78,7 +78,7 @@ def reconstruction_jacobian(
 
 @dataclass(frozen=True)
 class SingularSpectrum:
-    """Singular values of a Jacobian, and the leading directions as pictures.
+    """Singular values of a Jacobian, and the leading directions.
 
     A change along input direction k changes the outputs by value k along output direction k. The sign of a pair makes
     the largest entry of its output direction positive.
@@ -90,23 +90,16 @@ class SingularSpectrum:
     """
 
     values: Float[Tensor, " r"]
-    inputs: Float[Tensor, "k ..."]
-    outputs: Float[Tensor, "k ..."]
+    inputs: Float[Tensor, "k d_in"]
+    outputs: Float[Tensor, "k d_out"]
 
 
-def singular_spectrum(
-    jacobian: Float[Tensor, "d_in d_out"],
-    n_directions: int,
-    input_shape: tuple[int, ...] | None = None,
-    output_shape: tuple[int, ...] | None = None,
-) -> SingularSpectrum:
+def singular_spectrum(jacobian: Float[Tensor, "d_in d_out"], n_directions: int) -> SingularSpectrum:
     """Singular values and the ``n_directions`` leading pairs of directions of one image's Jacobian.
 
     Args:
         jacobian: rows inputs, columns outputs.
         n_directions: how many pairs of directions to keep, at most as many as there are singular values.
-        input_shape: (h, w, c) of the image; None: directions stay flat.
-        output_shape: the same of the outputs, which may be a part of the image.
     """
     seen = (jacobian != 0).any(dim=1)  # a high ratio leaves little of the decomposition
     left, values, right = torch.linalg.svd(jacobian[seen], full_matrices=False)
@@ -115,22 +108,7 @@ def singular_spectrum(
     inputs = jacobian.new_zeros(len(outputs), len(jacobian))
     inputs[:, seen] = left[:, :n_directions].t() * largest.sign()
     outputs = outputs * largest.sign()
-    return SingularSpectrum(
-        values,
-        inputs if input_shape is None else inputs.unflatten(1, input_shape),
-        outputs if output_shape is None else outputs.unflatten(1, output_shape),
-    )
-
-
-def eigenvalues(jacobian: Float[Tensor, "d d"]) -> Complex[Tensor, " d"]:
-    """Eigenvalues of a Jacobian over all pixels, by descending modulus; as many are 0 as inputs are hidden.
-
-    They depend on what is predicted of *visible* pixels alone, so they mean something for ``loss_on="all"``.
-    """
-    seen = (jacobian != 0).any(dim=1)
-    values = torch.linalg.eigvals(jacobian[seen][:, seen])
-    values = values[values.abs().argsort(descending=True)]
-    return torch.cat([values, values.new_zeros(len(jacobian) - len(values))])
+    return SingularSpectrum(values, inputs, outputs)
 
 
 @dataclass(frozen=True)

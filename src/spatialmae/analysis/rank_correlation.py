@@ -30,14 +30,12 @@ class RankCorrelation:
         rho: in [−1, 1]; NaN where a column is constant or there is no run.
         ci_low: lower end of the two-sided (1 − alpha) interval; NaN where there is none.
         ci_high: its upper end.
-        n_runs: runs used.
         n_clusters: clusters they belong to, which were resampled.
     """
 
     rho: float
     ci_low: float
     ci_high: float
-    n_runs: int
     n_clusters: int
 
 
@@ -81,7 +79,7 @@ def rank_correlation(
     low, high = np.nan, np.nan
     if len(names) >= MINIMUM_CLUSTERS:
         low, high = _percentile_interval(x, y, cluster, alpha, n_resamples)
-    return RankCorrelation(rho, low, high, len(x), len(names))
+    return RankCorrelation(rho, low, high, len(names))
 
 
 def spearman(

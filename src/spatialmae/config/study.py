@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -22,7 +23,7 @@ from spatialmae.train.plan import RunSpec
 RESERVED = (
     "all|data|linear|training|analysis|probes|evaluation|calibration|claims|figures|report|prepare_data|solve_linear|"
     "check_closed_form|train|collect_training|measure_.*|probe_features|evaluate_.*|calibrate|judge_claims|draw_.*|"
-    "write_report"
+    "finish_part|write_report"
 )
 
 
@@ -92,6 +93,29 @@ class Config(Section):
             *(name for name in single if getattr(self, name)),
             *(f"evaluations.{name}" for name in self.evaluations),
         ]
+
+    def only(self, parts: Collection[str]) -> Config:
+        """The configuration without the sections of other parts, and without what only these need.
+
+        A configuration that names no parts is one part, and comes back whole.
+        """
+        if not self.parts:
+            return self
+        kept = {section for part in parts for section in self.parts[part]}
+        evaluations = {name: own for name, own in self.evaluations.items() if f"evaluations.{name}" in kept}
+        used = {name for evaluation in evaluations.values() for name in evaluation.models}
+        training = {name: own for name, own in self.training.items() if name in used}
+        single = {name: None for name in ("checks", "ising", "hierarchy", "identifiability") if name not in kept}
+        checked = {self.checks.dataset} if self.checks and "checks" in kept else set()
+        needed = {own.dataset for own in training.values()} | checked
+        datasets = {
+            name: own if f"datasets.{name}" in kept else own.model_copy(update={"analyses": []})
+            for name, own in self.datasets.items()
+            if f"datasets.{name}" in kept or name in needed
+        }
+        calibration = self.calibration if "calibration" in kept else []
+        found = {"datasets": datasets, "training": training, "evaluations": evaluations, "calibration": calibration}
+        return self.model_copy(update={**found, **single, "parts": {part: self.parts[part] for part in parts}})
 
     def _check_parts(self) -> None:
         part_of: dict[str, str] = {}

@@ -11,6 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
+
+SECTION = "All verdicts"
+NOTEBOOK = "claims"
 
 VERDICT_STYLES = {
     "REPLICATED": theme.Style(theme.PALETTE[2], "o"),
@@ -31,7 +35,15 @@ _LINEAR_LIMIT = 10.0
 _STRIPES = ("1.0", "0.96")
 
 
-def forest(claims: pd.DataFrame, detail: pd.DataFrame) -> Figure:
+@declare(
+    artifacts=["claims.csv", "tables/claims_detail.csv"],
+    once=True,
+    papers="both",
+    caption="Verdicts of this configuration. Estimates in units of the smallest effect of interest, with their "
+    "intervals; fidelity in brackets. The rules were fixed before the runs.",
+    alt="Forest plot of the claims, with verdicts.",
+)
+def claims(claims: pd.DataFrame, detail: pd.DataFrame) -> Figure:
     """Each tested claim's estimate and interval in units of its smallest effect of interest.
 
     Colour, marker and word give the verdict. A claim decided by a tolerance or a margin has no smallest effect; its

@@ -13,17 +13,28 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from skimage.color import rgb2gray
 
+from spatialmae.artifacts import read_tensors
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
 from spatialmae.figures.tiles import label_row, tile_grid
 
+SECTION = "Linear MAE, and the images"
+NOTEBOOK = "features"
 
-def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
+
+@declare(
+    tables=["features"],
+    caption="What do features keep? Variance against redundancy across patches, the line following the masking ratio "
+    "({subject}; claims A2). {units}",
+    alt="Variance kept against cross-patch redundancy of the reconstruction, {subject}.",
+)
+def redundancy(table: pd.DataFrame, subject: str) -> Figure:
     """Variance kept against cross-patch redundancy: AE, DAE, and the path of the MAE over the masking ratio.
 
     Args:
         table: ``features``: seed, method, noise_std, mask_ratio, patch_size, n_components, variance_kept,
             redundancy (fractions). A row of panels for each rank, a column for each patch size.
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     ranks, patches = (sorted(table[key].unique()) for key in ("n_components", "patch_size"))
     figure, axes = theme.panels(len(ranks), len(patches), height=1.7, sharey="row")
@@ -35,7 +46,7 @@ def redundancy(table: pd.DataFrame, dataset: str) -> Figure:
     ratios = ScalarMappable(cmap=theme.RATIO_COLORMAP)
     figure.colorbar(ratios, ax=axes, label="MAE mask ratio m", aspect=25, pad=0.02)
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(table, _KEYS, "redundancy"))
+    theme.note(figure, subject, theme.state_n(table, _KEYS, "redundancy"))
     return figure
 
 
@@ -54,13 +65,26 @@ def _draw_path(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(path["redundancy"], path["variance_kept"], color=theme.GREY, linewidth=0.7, zorder=1)
 
 
-def whole_solutions(artifacts: Path | str, dataset: str) -> Path:
-    """The artifact with the encoders and decoders from all images of a data set."""
-    return Path(artifacts) / "linear" / dataset / "all.safetensors"
+@declare(
+    artifacts=["linear/{subject}"],
+    where="features",
+    caption="Leading encoder columns and decoder rows from all training images ({subject}); each tile on its own "
+    "scale, red and blue of opposite sign.",
+    alt="Encoder columns and decoder rows as images, {subject}.",
+)
+def gallery(solutions: Path, subject: str) -> Figure:
+    """Encoder columns and decoder rows of AE, DAE and MAE as images, from all training images.
+
+    Args:
+        solutions: folder of the encoders and decoders of a data set.
+        subject: name of the data set.
+    """
+    tensors, metadata = read_tensors(solutions / "all.safetensors")
+    return draw_gallery(gallery_rows(tensors, metadata["image_shape"]), subject)
 
 
 def gallery_rows(
-    tensors: Mapping[str, np.ndarray], image_shape: Sequence[int], *, n_ratios: int = 3
+    tensors: Mapping[str, np.ndarray], image_shape: Sequence[int]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Encoder columns and decoder rows as images, for AE, DAE and MAE at a few masking ratios.
 
@@ -68,14 +92,13 @@ def gallery_rows(
         tensors: "<method>/encoder" (d, k) and "<method>/decoder" (k, d), where <method> is "ae", "dae" or
             "mae/p<patch_size>/m<mask_ratio>"; others are ignored.
         image_shape: (h, w, c) with h·w·c = d, in C order.
-        n_ratios: masking ratios shown for each patch size: both ends, and between them evenly.
 
     Returns:
         For each method, by its label, two arrays (k, h, w, c).
     """
     encoders = [name for name in tensors if name.endswith("/encoder")]
     names = sorted((name.removesuffix("/encoder") for name in encoders), key=_method_order)
-    ratios = theme.representative([_method_order(name)[2] for name in names if name.startswith("mae/")], n_ratios)
+    ratios = theme.representative([_method_order(name)[2] for name in names if name.startswith("mae/")])
     shown = [name for name in names if not name.startswith("mae/") or _method_order(name)[2] in ratios]
     shape = (-1, *image_shape)
     return {
@@ -87,11 +110,9 @@ def gallery_rows(
     }
 
 
-def gallery(
+def draw_gallery(
     rows: Mapping[str, tuple[Float[np.ndarray, "k h w c"], Float[np.ndarray, "k h w c"]]],
-    dataset: str,
-    *,
-    n_components: int = 8,
+    subject: str,
 ) -> Figure:
     """Encoder columns (left) and decoder rows (right) as images, a row for each method.
 
@@ -100,10 +121,9 @@ def gallery(
 
     Args:
         rows: for each method, by its label, encoder and decoder images; see :func:`gallery_rows`.
-        dataset: name of the data set.
-        n_components: leading components shown.
+        subject: name of the data set.
     """
-    shown = min(n_components, *(len(encoder) for encoder, _ in rows.values()))
+    shown = min(_COMPONENTS, *(len(encoder) for encoder, _ in rows.values()))
     columns = [1.0] * shown + [_GAP] + [1.0] * shown
     figure, grid = tile_grid(len(rows), columns, label_width=_LABEL_WIDTH, foot_height=_NOTE_HEIGHT)
     for line, (label, halves) in zip(grid, rows.items(), strict=True):
@@ -115,10 +135,11 @@ def gallery(
     grid[0, shown + 1].set_title("decoder rows", loc="left", fontsize=8)
     weights = "luminance of the weights" if next(iter(rows.values()))[0].shape[-1] == 3 else "weights"
     scale = f"{weights}, red above and blue below zero, each tile on its own scale"
-    theme.note(figure, f"{dataset}, from all training images, the leading {shown} components", scale)
+    theme.note(figure, f"{subject}, from all training images, the leading {shown} components", scale)
     return figure
 
 
+_COMPONENTS = 8  # that are shown, at most
 _LABEL_WIDTH, _NOTE_HEIGHT = 1.3, 0.35  # inches
 _GAP = 0.5  # between the halves, in tiles
 

@@ -6,6 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
+
+SECTION = "Latent hierarchies: theory"
+NOTEBOOK = "hierarchy"
 
 _CHECKS = {"minimal_set": "smallest set c", "independence": "independence of sₘ"}
 _ROLES = {"claim": "theorem", "control": "control, must fail"}
@@ -31,12 +35,20 @@ _PREDICTED = {
 _SHIFT = 0.16  # between predictors at one place
 
 
-def theorem(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["theorem"],
+    papers="B",
+    caption="Is the smallest set of shared latents right? Share of random graphs and masks on which Theorem 1's set "
+    "differs from enumeration with d-separation, and on which the masked part's own noise is not independent of the "
+    "rest; beside each a control that must fail (claims B1). Points are seeds, each with graphs of its own.",
+    alt="Theorem 1 against enumeration, {subject}.",
+)
+def theorem(table: pd.DataFrame, subject: str) -> Figure:
     """Share of graphs and masks that disagree with Theorem 1, beside the controls.
 
     Args:
         table: ``theorem``: check, role (claim, control), seed, n_graphs, n_masks, relative_error (share, 0 … 1).
-        dataset: name of the simulation.
+        subject: name of the simulation.
     """
     figure, axes = theme.panels(1, len(_CHECKS), height=1.9)
     styles = theme.category_styles(list(_ROLES.values()))
@@ -50,17 +62,26 @@ def theorem(table: pd.DataFrame, dataset: str) -> Figure:
     theme.label_outer(axes, "", "disagreements\n(share of masks)")
     number = int((table["n_graphs"] * table["n_masks"]).iloc[0])
     n = theme.state_n(table, ["check", "role"], "relative_error", unit="seed")
-    theme.note(figure, f"{dataset}, {number} masks of random graphs a seed", n)
+    theme.note(figure, f"{subject}, {number} masks of random graphs a seed", n)
     return figure
 
 
-def levels(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["levels"],
+    papers="B",
+    caption="What moves the level of the shared latents? Mean and largest height of c above the pixels against the "
+    "masking ratio, by patch size, on a binary tree over a line and a quad-tree over an image. The law of c is the "
+    "same at ratios r and 1 − r: the theorem implies no peak at .75. A patch is a subtree, so that doubling its side "
+    "adds one level by construction (claims B2). Points are seeds, bars their mean and two-sided 95 % t interval.",
+    alt="Level of the shared latents, {subject}.",
+)
+def levels(table: pd.DataFrame, subject: str) -> Figure:
     """Mean and largest height of the shared latents against the masking ratio, by patch size; a column for each tree.
 
     Args:
         table: ``levels``: tree (binary, quad), depth, patch_size (leaves along a side), mask_ratio, seed, mean_height
             and max_height (levels above the leaves).
-        dataset: name of the simulation.
+        subject: name of the simulation.
     """
     trees = [tree for tree in _TREES if (table["tree"] == tree).any()]
     figure, axes = theme.panels(len(_HEIGHTS), len(trees), height=1.7, sharey="none")
@@ -76,16 +97,26 @@ def levels(table: pd.DataFrame, dataset: str) -> Figure:
     # Each tree has patch sizes of its own.
     theme.legend_above(figure, axes.flat, order=[f"patch {size} px" for size in sorted(table["patch_size"].unique())])
     n = theme.state_n(table, ["tree", "patch_size", "mask_ratio"], "mean_height", unit="seed")
-    theme.note(figure, dataset, n)
+    theme.note(figure, subject, n)
     return figure
 
 
-def identifiability(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["identifiability"],
+    papers="B",
+    caption="What does masked prediction identify of known latents? R² on held-out samples of non-linear regressions: "
+    "of c and of either side's own noises from a representation, and of the representation from c. Predictors of one "
+    "mask have as many coordinates as c; one of random masks needs room for all latents. From what is visible both c "
+    "and its own noises could be had (claims B3). Points are seeds, means over graphs and masks, bars their mean and "
+    "two-sided 95 % t interval.",
+    alt="What is identified, {subject}.",
+)
+def identifiability(table: pd.DataFrame, subject: str) -> Figure:
     """Held-out R² of what follows from what; a row of panels for each variant, a column for each noise scale.
 
     Args:
         table: ``identifiability``: variant, graph, masked, noise_scale, predictor, predicted, seed, r2.
-        dataset: name of the simulation.
+        subject: name of the simulation.
     """
     variants = [variant for variant in _VARIANTS if (table["variant"] == variant).any()]
     scales = sorted(table["noise_scale"].unique())
@@ -112,5 +143,5 @@ def identifiability(table: pd.DataFrame, dataset: str) -> Figure:
         visible[-1].tick_params(labelbottom=True)
     theme.label_outer(axes, "", "R² on held-out samples")
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(means, keys, "r2", unit="seed"))
+    theme.note(figure, subject, theme.state_n(means, keys, "r2", unit="seed"))
     return figure

@@ -9,7 +9,6 @@ import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from spatialmae.analysis.reach_and_level import REACH, ReachAndLevel, Trend, Val
 from spatialmae.analysis.settings import models_along
 from spatialmae.analysis.turning import Turn
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
 from spatialmae.figures.design import (
     ALONG,
     Comparison,
@@ -37,13 +37,15 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 from spatialmae.figures.practice import with_pretraining
-from spatialmae.figures.tiles import TITLE_HEIGHT, TITLE_LINE, draw_bar, label_row, tile_grid
+from spatialmae.figures.tiles import TITLE_HEIGHT, TITLE_LINE, Pictures, draw_bar, label_row, tile_grid
+
+SECTION = "Latent hierarchies: experiments"
+NOTEBOOK = "images"
 
 _QUALITIES = {"ssim": "SSIM", "fsim": "FSIM", "psnr": "PSNR (dB)", "mse": "MSE (intensities 0–1)"}
 _QUERIES = {"cls": "of [CLS]", "object": "of the object's tokens"}
 _GROUPS = ("noise", "blur", "weather", "digital")
 _SCORES = {"miou": "mIoU (higher is better)", "rmse": "RMSE (lower is better)"}
-
 _COLUMNS = 3  # of panels
 _SCATTERS = 5  # in a row
 _TITLE_WIDTH = 22  # characters above a scatter
@@ -68,13 +70,21 @@ class _Panel:
     references: Mapping[str, Values] = field(default_factory=dict)
 
 
-def reconstruction(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["image_quality"],
+    papers="B",
+    caption="What do models make of images of which nothing is masked? SSIM, FSIM, PSNR and squared error on test "
+    "images against what the models differ in. A loss on hidden patches never trains the output at visible ones; "
+    "FSIM's wavelengths exceed small images, so compare orders only ({subject}; claims B4). {seeds}",
+    alt="Quality of reconstructed unmasked images, {subject}.",
+)
+def reconstruction(table: pd.DataFrame, subject: str) -> Figure:
     """SSIM, FSIM, PSNR and MSE of reconstructed unmasked images against what the models differ in.
 
     Args:
         table: ``image_quality``: seed, ssim, fsim, psnr (dB), mse (of intensities 0 … 1), clipped (share of the
             output), n_images, ssim_window, and every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     compared = compare(table)
     panels = [_Panel(label, {"": (table, value)}) for value, label in _QUALITIES.items()]
@@ -82,7 +92,7 @@ def reconstruction(table: pd.DataFrame, evaluation: str) -> Figure:
     clipped = f"{100 * table['clipped'].min():.2g} to {100 * table['clipped'].max():.2g} %"
     theme.note(
         figure,
-        f"{evaluation}, {table['n_images'].max():,} test images of which nothing is masked",
+        f"{subject}, {table['n_images'].max():,} test images of which nothing is masked",
         state_seeds(table, "ssim_window", "ssim"),
         f"SSIM's window: {', '.join(table['ssim_window'].unique())}",
         f"{clipped} of a model's output lay outside the range of images and was clipped",
@@ -91,14 +101,23 @@ def reconstruction(table: pd.DataFrame, evaluation: str) -> Figure:
     return figure
 
 
-def attention(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["attention"],
+    papers="B",
+    caption="Does attention keep to the object? Attention of the last block, averaged over heads, in images of leaves "
+    "with known objects. Log-ratio: an image's own map against the mean map of other images, which knows positions "
+    "alone, so that 0 is no more than the object's usual place; attention that is spread evenly has the dotted "
+    "distance and entropy ({subject}; claims B5). {seeds}",
+    alt="Attention of the last block of trained models, {subject}.",
+)
+def attention(table: pd.DataFrame, subject: str) -> Figure:
     """Attention of the last block: its preference for the object, its distance and its entropy.
 
     Args:
         table: ``attention``: seed, block, last_block, query (cls, object), object_attention_relative (the object's
             share of attention, over its share in other images' mean map), attention_distance (px; missing of cls),
             attention_entropy (nats), both with ``_uniform`` for uniform attention, n_images, and every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     compared = compare(table)
     last = with_log_ratio(table[table["last_block"].astype(bool)])
@@ -122,44 +141,29 @@ def attention(table: pd.DataFrame, evaluation: str) -> Figure:
         ),
     ]
     figure = _draw_panels([panels], compared, height=2.0)
-    _note_attention(figure, table, evaluation, state_seeds(last, "query", "log_ratio"), "last block", compared)
+    _note_attention(figure, table, subject, state_seeds(last, "query", "log_ratio"), "last block", compared)
     return figure
 
 
-def attention_blocks(table: pd.DataFrame, evaluation: str) -> Figure:
-    """Attention on the object and attention distance by block, a line for each configuration.
-
-    Args:
-        table: ``attention``, see :func:`attention`.
-        evaluation: its name.
-    """
-    table = with_log_ratio(table)
-    panels = [(query, "log_ratio", "log-ratio", f"On the object, {label}") for query, label in _QUERIES.items()]
-    panels.append(("object", "attention_distance", "distance (px)", f"Distance, {_QUERIES['object']}"))
-    figure, axes = theme.panels(1, len(panels), height=2.2, sharey="none")
-    for axis, (query, value, ylabel, title) in zip(axes[0], panels, strict=True):
-        for one in configurations(table):
-            theme.draw_series(axis, one.rows[one.rows["query"] == query], "block", value, one.style, one.label)
-        if value == "log_ratio":
-            axis.axhline(0, color=theme.GREY, linestyle=":", label="position alone", zorder=1.8)
-        axis.set(title=title, xlabel="block", ylabel=ylabel)
-        axis.set_xticks(sorted(table["block"].unique()))
-        axis.set_xlim(0.5, table["block"].max() + 0.5)
-    theme.legend_above(figure, axes.flat)
-    keyed = table.assign(drawn=table["query"] + table["block"].astype(str))
-    _note_attention(figure, table, evaluation, state_seeds(keyed, "drawn", "log_ratio"), "all blocks", compare(table))
-    return figure
-
-
-def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], evaluation: str) -> Figure:
+@declare(
+    artifacts=["pictures/attention/{subject}.safetensors"],
+    where="attention",
+    papers="B",
+    caption="Where do encoders look? Attention of [CLS] and of the object's tokens over the patches of a few images "
+    "with a known object (outlined), last block, models of the first seed ({subject}; claims B5, whose verdicts go by "
+    "the numbers in the figure before).",
+    alt="Attention over the patches of images with a known object, {subject}.",
+)
+def attention_pictures(pictures: Pictures, subject: str) -> Figure:
     """Where models look: attention of [CLS] and of the object's tokens at each image, a column for each model.
 
     Args:
-        tensors: ``images`` uint8 (n, h, w, c), ``object`` bool (n, h, w), and for each model ``maps/<name>``
-            (n, 2, rows, columns), attention over patches, each map of sum 1.
-        about: ``models``: name and every setting of each.
-        evaluation: its name.
+        pictures: arrays and what is said of them. Arrays: ``images`` uint8 (n, h, w, c), ``object`` bool (n, h, w),
+            and for each model ``maps/<name>`` (n, 2, rows, columns), attention over patches, each map of sum 1. Said:
+            ``models``, name and every setting of each.
+        subject: name of the evaluation.
     """
+    tensors, about = pictures
     models = [(one.label, one.rows["name"].iloc[0]) for one in configurations(pd.DataFrame(about["models"]))]
     images = tensors["images"]
     n, height, width, _ = images.shape
@@ -185,7 +189,7 @@ def attention_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, An
     draw_bar(figure, grid[-1, 1], scale, "over uniform attention")
     theme.note(
         figure,
-        f"{evaluation}, first seed, last block, mean over heads, unmasked images of leaves",
+        f"{subject}, first seed, last block, mean over heads, unmasked images of leaves",
         "outlined: the object",
         f"brightest: the highest {1 - _SHOWN_ATTENTION:.0%} of all values of a model",
     )
@@ -197,52 +201,66 @@ _ROW_LABEL_WIDTH, _COLUMN_TITLE_WIDTH = 11, 13  # characters
 _LEAST_COLUMNS = 6  # fewer would make large tiles of little
 
 
+@declare(
+    tables=["attention"],
+    papers="B",
+    caption="Where along the encoder does attention keep to the object? The same log-ratio, and the distance of "
+    "attention, by block ({subject}; no claim). {seeds}",
+    alt="Attention of trained models by block, {subject}.",
+)
+def attention_blocks(table: pd.DataFrame, subject: str) -> Figure:
+    """Attention on the object and attention distance by block, a line for each configuration.
+
+    Args:
+        table: ``attention``, see :func:`attention`.
+        subject: name of the evaluation.
+    """
+    table = with_log_ratio(table)
+    panels = [(query, "log_ratio", "log-ratio", f"On the object, {label}") for query, label in _QUERIES.items()]
+    panels.append(("object", "attention_distance", "distance (px)", f"Distance, {_QUERIES['object']}"))
+    figure, axes = theme.panels(1, len(panels), height=2.2, sharey="none")
+    for axis, (query, value, ylabel, title) in zip(axes[0], panels, strict=True):
+        for one in configurations(table):
+            theme.draw_series(axis, one.rows[one.rows["query"] == query], "block", value, one.style, one.label)
+        if value == "log_ratio":
+            axis.axhline(0, color=theme.GREY, linestyle=":", label="position alone", zorder=1.8)
+        axis.set(title=title, xlabel="block", ylabel=ylabel)
+        axis.set_xticks(sorted(table["block"].unique()))
+        axis.set_xlim(0.5, table["block"].max() + 0.5)
+    theme.legend_above(figure, axes.flat)
+    keyed = table.assign(drawn=table["query"] + table["block"].astype(str))
+    _note_attention(figure, table, subject, state_seeds(keyed, "drawn", "log_ratio"), "all blocks", compare(table))
+    return figure
+
+
 def _note_attention(
-    figure: Figure, table: pd.DataFrame, evaluation: str, seeds: str, blocks: str, compared: Sequence[Comparison]
+    figure: Figure, table: pd.DataFrame, subject: str, seeds: str, blocks: str, compared: Sequence[Comparison]
 ) -> None:
     theme.note(
         figure,
-        f"{evaluation}, {blocks}, mean over heads and over {table['n_images'].max():,} unmasked images of leaves",
+        f"{subject}, {blocks}, mean over heads and over {table['n_images'].max():,} unmasked images of leaves",
         seeds,
         "log-ratio: an image's own map against the mean map of other images",
         *state_centre(compared),
     )
 
 
-def separability(table: pd.DataFrame, evaluation: str) -> Figure:
-    """Accuracy of k nearest neighbours and silhouette of classes in frozen features; a row for each target.
-
-    Args:
-        table: ``separability``: seed, target, knn_accuracy and chance (fractions of the images), silhouette (−1 … 1),
-            n_neighbours, n_images, and every setting.
-        evaluation: its name.
-    """
-    compared = compare(table)
-    panels = []
-    for target, rows in parts_of(table, "target"):
-        accuracy = f"accuracy, {target}\n(fraction)"
-        chance = {"chance": (rows, "chance")}
-        panels.append(
-            [
-                _Panel(accuracy, {"": (rows, "knn_accuracy")}, "k nearest neighbours", chance),
-                _Panel(f"silhouette, {target}\n(−1 … 1)", {"": (rows, "silhouette")}, "Silhouette of classes"),
-            ]
-        )
-    figure = _draw_panels(panels, compared, height=1.9)
-    about = f"{evaluation}, frozen encoders, {table['n_images'].max():,} test images, k = {table['n_neighbours'].max()}"
-    seeds = state_seeds(table, "target", "knn_accuracy")
-    theme.note(figure, about, seeds, "nothing is fitted", *state_centre(compared))
-    return figure
-
-
-def embedding(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["tsne"],
+    papers="B",
+    caption="Do classes separate in the embedding, to look at? t-SNE of frozen features of test images, coloured by "
+    "class, models of the first seed. It shows clusters or none as its perplexity has it; the numbers are in the "
+    "figure after it ({subject}; claims B6).",
+    alt="t-SNE of features of test images, {subject}.",
+)
+def embedding(table: pd.DataFrame, subject: str) -> Figure:
     """A t-SNE of each model of the first seed, its points coloured by class.
 
     A row for each target, if the models fit into one; else the first target alone.
 
     Args:
         table: ``tsne``: seed, x, y, the name of each point's class in a last column for each target, and every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     models = configurations(table)
     targets = list(table.columns[table.columns.get_loc("y") + 1 :])
@@ -271,20 +289,61 @@ def embedding(table: pd.DataFrame, evaluation: str) -> Figure:
     points = len(models[0].rows)
     theme.note(
         figure,
-        f"{evaluation}, seed {table['seed'].iloc[0]} alone, {points:,} test images",
+        f"{subject}, seed {table['seed'].iloc[0]} alone, {points:,} test images",
         "axes have no unit; sizes of clusters and distances between them mean little, so numbers are judged instead",
         *state_centre(compare(table)),
     )
     return figure
 
 
-def probe_shift(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["separability"],
+    papers="B",
+    caption="Do classes separate in the embedding, in numbers? Accuracy of k nearest neighbours, chance dotted, and "
+    "silhouette of the classes in frozen features of test images ({subject}; claims B6). {seeds}",
+    alt="Separability of classes in features of trained models, {subject}.",
+)
+def separability(table: pd.DataFrame, subject: str) -> Figure:
+    """Accuracy of k nearest neighbours and silhouette of classes in frozen features; a row for each target.
+
+    Args:
+        table: ``separability``: seed, target, knn_accuracy and chance (fractions of the images), silhouette (−1 … 1),
+            n_neighbours, n_images, and every setting.
+        subject: name of the evaluation.
+    """
+    compared = compare(table)
+    panels = []
+    for target, rows in parts_of(table, "target"):
+        accuracy = f"accuracy, {target}\n(fraction)"
+        chance = {"chance": (rows, "chance")}
+        panels.append(
+            [
+                _Panel(accuracy, {"": (rows, "knn_accuracy")}, "k nearest neighbours", chance),
+                _Panel(f"silhouette, {target}\n(−1 … 1)", {"": (rows, "silhouette")}, "Silhouette of classes"),
+            ]
+        )
+    figure = _draw_panels(panels, compared, height=1.9)
+    about = f"{subject}, frozen encoders, {table['n_images'].max():,} test images, k = {table['n_neighbours'].max()}"
+    seeds = state_seeds(table, "target", "knn_accuracy")
+    theme.note(figure, about, seeds, "nothing is fitted", *state_centre(compared))
+    return figure
+
+
+@declare(
+    tables=["corruptions"],
+    papers="B",
+    caption="Does a probe of clean images hold on corrupted ones? Accuracy against severity, averaged over "
+    "corruptions, and, averaged over severities, against what the models differ in, by kind of corruption ({subject}; "
+    "claims B8, whose test sets are out of reach). {seeds}",
+    alt="Accuracy of linear probes on corrupted images, {subject}.",
+)
+def probe_shift(table: pd.DataFrame, subject: str) -> Figure:
     """Accuracy of a linear probe against the severity of corruptions, and by their kind; a row for each target.
 
     Args:
         table: ``corruptions``: name, seed, target, corruption, group, severity, accuracy and clean_accuracy (fractions
             of the test images), n_test, and every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     compared = compare(table)
     clean = table.assign(accuracy=table["clean_accuracy"], severity=0).drop_duplicates(["name", "target"])
@@ -310,7 +369,7 @@ def probe_shift(table: pd.DataFrame, evaluation: str) -> Figure:
     theme.legend_above(figure, axes.flat)
     theme.note(
         figure,
-        f"{evaluation}, probes of clean training images on {table['n_test'].max():,} test images",
+        f"{subject}, probes of clean training images on {table['n_test'].max():,} test images",
         state_seeds(by_severity, "target", "accuracy"),
         f"means over {table['corruption'].nunique()} corruptions, on the right also over severities; 0: not corrupted",
         *state_centre(compared),
@@ -318,14 +377,22 @@ def probe_shift(table: pd.DataFrame, evaluation: str) -> Figure:
     return figure
 
 
-def shape_bias(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["shape_bias"],
+    papers="B",
+    caption="Do features go by shape or by texture? Of a probe's decisions for either of two conflicting cues, the "
+    "share for the shape's. A probe that guesses comes near .5 as well, so how well it sees at all stands beside "
+    "({subject}; claims B9, B11). {seeds}",
+    alt="Shape bias of linear probes, {subject}.",
+)
+def shape_bias(table: pd.DataFrame, subject: str) -> Figure:
     """Shape bias, and how well its probe sees the images, against what the models differ in; a row for each stimuli.
 
     Args:
         table: ``shape_bias``: seed, stimuli, shape_bias (fraction of the decisions for either cue) with its interval
             low to high, n (images), n_classes, probe_accuracy with probe_chance, same_cue_accuracy (missing without
             images whose cues agree), and every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     compared = compare(table)
     panels = []
@@ -349,7 +416,7 @@ def shape_bias(table: pd.DataFrame, evaluation: str) -> Figure:
     wide = ", ".join(f"± {width:.2g} ({_plain(str(stimuli))})" for stimuli, width in half.items())
     theme.note(
         figure,
-        f"{evaluation}, linear probes of frozen encoders",
+        f"{subject}, linear probes of frozen encoders",
         state_seeds(table, "stimuli", "shape_bias"),
         f"one model's own 95 % Wilson interval over images: at most {wide}",
         "a probe that guesses comes near .5",
@@ -358,7 +425,15 @@ def shape_bias(table: pd.DataFrame, evaluation: str) -> Figure:
     return figure
 
 
-def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["dense"],
+    papers="B",
+    caption="Do features serve dense prediction? Segmentation and depth of leaves by a linear head on patch tokens, of "
+    "frozen and of fine-tuned encoders; dotted: the best answer that is the same for all images ({subject}; claims "
+    "B10, COCO is out of reach). {seeds}",
+    alt="Scores of segmentation and depth, {subject}.",
+)
+def dense_transfer(table: pd.DataFrame, subject: str) -> Figure:
     """Scores of segmentation and depth from frozen and fine-tuned encoders against what the models differ in.
 
     Args:
@@ -366,7 +441,7 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
             squared error, in units of its range; missing where training diverged), baseline (of a constant answer),
             n_train, at_grid_edge, every setting of the models, those of their training with the prefix
             ``pretraining_``.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     table = with_pretraining(table)
     compared = compare(table)
@@ -380,7 +455,7 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
     kinds = table["target"] + table["encoder"]
     theme.note(
         figure,
-        f"{evaluation}, linear heads trained on {table['n_train'].max():,} images of leaves",
+        f"{subject}, linear heads trained on {table['n_train'].max():,} images of leaves",
         state_seeds(table.assign(kind=kinds), "kind", "score"),
         "RMSE in units of depth's range",
         *(
@@ -393,7 +468,17 @@ def dense_transfer(table: pd.DataFrame, evaluation: str) -> Figure:
     return figure
 
 
-def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, evaluation: str) -> Figure:
+@declare(
+    tables=["linear_probe"],
+    optional=["shape_bias"],
+    along="loss_margin",
+    papers="B",
+    caption="Does it help to leave the mask's boundary out of the loss, as paper B suggests? Accuracy of a linear "
+    "probe, and shape bias where it was measured, against the width left out; the control leaves out as many hidden "
+    "pixels at random ({subject}; claims B11). {seeds}",
+    alt="Probes of models whose loss leaves out a margin, {subject}.",
+)
+def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, subject: str) -> Figure:
     """Accuracy of a linear probe and shape bias against the margin that the loss leaves out, beside its control.
 
     Models without a margin belong to both lines; those that others differ from in more are not shown.
@@ -402,7 +487,7 @@ def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, evaluation: st
         probe: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), and every setting,
             ``loss_margin`` (px) and ``loss_margin_control`` among them.
         bias: ``shape_bias``, see :func:`shape_bias`; None: not measured.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     probe = models_along(probe, "loss_margin")
     compared = compare_along(probe, "loss_margin")
@@ -420,28 +505,54 @@ def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, evaluation: st
     chance = ", ".join(f"{rows['chance'].mean():.2g} ({target})" for target, rows in parts_of(probe, "target"))
     facts = ["margin 0: the loss is on all hidden pixels"] if 0 in compared.names else []
     facts.append(f"a probe that guesses has an accuracy of {chance}")
-    theme.note(figure, f"{evaluation}, frozen encoders", seeds, *facts)
+    theme.note(figure, f"{subject}, frozen encoders", seeds, *facts)
     return figure
 
 
-def reach_and_level(tables: Mapping[str, pd.DataFrame], evaluation: str) -> Figure:
+@declare(
+    tables=["model_reach", "linear_probe"],
+    optional=["image_quality", "attention", "shape_bias", "levels/hierarchy"],
+    along="mask_ratio",
+    papers="both",
+    caption="Do reach and level go together? Paper A's reach, under masks that all models share, beside what stands "
+    "for paper B's level of the latents in the same models, and the level itself on trees in theory, all against the "
+    "ratio that models were trained at. Below: whether each turns back at the highest ratio ({subject}; no claim). "
+    "{seeds}",
+    alt="Reach and level of the same models against the masking ratio, {subject}.",
+)
+def reach_and_level(
+    reach: pd.DataFrame,
+    probe: pd.DataFrame,
+    quality: pd.DataFrame | None,
+    attention: pd.DataFrame | None,
+    bias: pd.DataFrame | None,
+    levels: pd.DataFrame | None,
+    subject: str,
+) -> Figure:
     """Paper A's reach and paper B's level of the same models against the ratio that they were trained at.
 
     The note says of each measure whether it turns back between the two highest ratios, by differences within seeds.
 
     Args:
-        tables: those of :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
-        evaluation: its name.
+        reach: ``model_reach``; for all see :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
+        probe: ``linear_probe``.
+        quality: ``image_quality``; None, as of the others: not measured.
+        attention: ``attention``.
+        bias: ``shape_bias``.
+        levels: ``levels``, of theory.
+        subject: name of the evaluation.
     """
-    both = ReachAndLevel.of(tables)
+    tables = {"model_reach": reach, "linear_probe": probe, "image_quality": quality, "attention": attention}
+    tables |= {"shape_bias": bias, "levels": levels}
+    both = ReachAndLevel.of({name: table for name, table in tables.items() if table is not None})
     panels = [_Panel(one.unit, one.parts, f"{one.paper}: {one.name}") for one in both.measures]
     figure = _draw_panels(_in_rows(panels), [compare_along(both.models, "mask_ratio")], height=1.7)
-    reach, _ = both.measures[0].parts[""]
+    shown, _ = both.measures[0].parts[""]
     theme.note(
         figure,
-        f"{evaluation}, reach under masks of ratio {reach['evaluation_mask_ratio'].iloc[0]:.2g} for all",
-        state_seeds(reach, "evaluation_mask_ratio", REACH),
-        *(["theory: patches of one leaf, points are simulations"] if "levels" in tables else []),
+        f"{subject}, reach under masks of ratio {shown['evaluation_mask_ratio'].iloc[0]:.2g} for all",
+        state_seeds(shown, "evaluation_mask_ratio", REACH),
+        *(["theory: patches of one leaf, points are simulations"] if levels is not None else []),
         *_state_trends(both.trends()),
     )
     return figure

@@ -9,23 +9,70 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
+
+SECTION = "Linear MAE, and the images"
+NOTEBOOK = "ising"
 
 _MATRICES = ("encoder", "decoder")
 _POSITION = {1: "position in the patch (px)", 2: "distance from the patch's border (px)"}
 """What the table's ``position`` is, by dimension."""
 
 
-def energy_profile(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["ising"],
+    caption="On Ising chains, does the encoder's weight sit at patch boundaries? Edge/centre energy against the "
+    "masking ratio, 0 being the AE (claims A3). Points are independent simulations.",
+    alt="Edge/centre energy against masking ratio, {subject}, 1-D.",
+)
+def edge_ratio_1d(table: pd.DataFrame, subject: str) -> Figure:
+    """Chains: see :func:`edge_ratio`."""
+    return edge_ratio(table, 1, subject)
+
+
+@declare(
+    tables=["ising_profile"],
+    caption="Energy of the weights by position within the patch, Ising chains (A3).",
+    alt="Energy by position in the patch, {subject}, 1-D.",
+)
+def energy_profile_1d(table: pd.DataFrame, subject: str) -> Figure:
+    """Chains: see :func:`energy_profile`."""
+    return energy_profile(table, 1, subject)
+
+
+@declare(
+    tables=["ising"],
+    caption="The same ratio on a two-dimensional Ising lattice (no claim).",
+    alt="Edge/centre energy against masking ratio, {subject}, 2-D.",
+)
+def edge_ratio_2d(table: pd.DataFrame, subject: str) -> Figure:
+    """Lattices: see :func:`edge_ratio`."""
+    return edge_ratio(table, 2, subject)
+
+
+@declare(
+    tables=["ising_profile"],
+    caption="Energy of the weights by distance from the patch's border, lattice.",
+    alt="Energy by position in the patch, {subject}, 2-D.",
+)
+def energy_profile_2d(table: pd.DataFrame, subject: str) -> Figure:
+    """Lattices: see :func:`energy_profile`."""
+    return energy_profile(table, 2, subject)
+
+
+def energy_profile(table: pd.DataFrame, dimension: int, subject: str) -> Figure:
     """Energy of encoder (top) and decoder (bottom) by position in the patch, by masking ratio.
 
     Shown at the middle coupling and rank of the table, a column for each patch size.
 
     Args:
-        table: ``ising_profile`` of one dimension: seed, dimension, coupling, patch_size, mask_ratio, n_components,
+        table: ``ising_profile``: seed, dimension, coupling, patch_size, mask_ratio, n_components,
             matrix, position (px: along the patch of a chain, from the border of a lattice's patch), energy (mean
             squared weight, 1 on average over the patch).
-        dataset: name of the data set.
+        dimension: 1 for chains, 2 for lattices.
+        subject: name of the simulation.
     """
+    table = table[table["dimension"] == dimension]
     coupling, rank = theme.middle(table["coupling"]), theme.middle(table["n_components"])
     chosen = table[(table["coupling"] == coupling) & (table["n_components"] == rank)]
     chosen = chosen[chosen["mask_ratio"].isin(theme.representative(chosen["mask_ratio"], 6))]
@@ -40,26 +87,25 @@ def energy_profile(table: pd.DataFrame, dataset: str) -> Figure:
     for axis in axes.flat:
         axis.axhline(1, color=theme.GREY, linestyle=":", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    theme.label_outer(
-        axes, _POSITION[int(chosen["dimension"].iloc[0])], [f"{name} energy\n(relative)" for name in _MATRICES]
-    )
+    theme.label_outer(axes, _POSITION[dimension], [f"{name} energy\n(relative)" for name in _MATRICES])
     theme.legend_above(figure, axes.flat, "mask ratio")
     keys = ["matrix", "patch_size", "mask_ratio", "position"]
     n = theme.state_n(chosen, keys, "energy", unit="simulation")
-    theme.note(figure, f"{dataset}, coupling J = {coupling:g}, k = {rank}", n)
+    theme.note(figure, f"{subject}, {dimension}-D, coupling J = {coupling:g}, k = {rank}", n)
     return figure
 
 
-def edge_ratio(table: pd.DataFrame, dataset: str) -> Figure:
+def edge_ratio(table: pd.DataFrame, dimension: int, subject: str) -> Figure:
     """Energy at the patch's edge over that at its centre, against masking ratio, by coupling.
 
     A row of panels for each rank, a column for each patch size; encoder solid, decoder dashed.
 
     Args:
-        table: ``ising`` of one dimension: seed, coupling, patch_size, mask_ratio, n_components, matrix,
-            edge_centre_ratio.
-        dataset: name of the data set.
+        table: ``ising``: seed, dimension, coupling, patch_size, mask_ratio, n_components, matrix, edge_centre_ratio.
+        dimension: 1 for chains, 2 for lattices.
+        subject: name of the simulation.
     """
+    table = table[table["dimension"] == dimension]
     ranks, patches = (sorted(table[key].unique()) for key in ("n_components", "patch_size"))
     styles = theme.sequence_styles(table["coupling"].unique().tolist(), "cividis")
     figure, axes = theme.panels(len(ranks), len(patches), height=1.6)
@@ -78,5 +124,5 @@ def edge_ratio(table: pd.DataFrame, dataset: str) -> Figure:
     theme.label_outer(axes, "mask ratio m", "edge / centre energy")
     theme.legend_above(figure, axes.flat)
     keys = ["matrix", "n_components", "patch_size", "coupling", "mask_ratio"]
-    theme.note(figure, dataset, theme.state_n(table, keys, "edge_centre_ratio", unit="simulation"))
+    theme.note(figure, f"{subject}, {dimension}-D", theme.state_n(table, keys, "edge_centre_ratio", unit="simulation"))
     return figure

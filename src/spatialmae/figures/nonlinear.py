@@ -6,10 +6,7 @@ The tables hold every setting of the models; :mod:`spatialmae.figures.design` fi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +16,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy import stats
 
-from spatialmae.claims.ledger import load_ledger
-from spatialmae.config import load_config
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
 from spatialmae.figures.design import (
     ALONG,
     Comparison,
@@ -36,8 +32,11 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 from spatialmae.figures.features import draw_tile
-from spatialmae.figures.tiles import draw_bar, label_row, tile_grid
+from spatialmae.figures.tiles import Pictures, draw_bar, label_row, tile_grid
 from spatialmae.figures.training import HIDDEN
+
+SECTION = "Non-linear MAE: analyses"
+NOTEBOOK = "nonlinear"
 
 SHOWN_RATIO = 0.75
 """Ratio of the evaluation masks, or the nearest there is, in figures of one ratio alone: what claims are judged at."""
@@ -55,14 +54,22 @@ _LINEAR = theme.Style("black", "", "--")
 _LINEAR_LABEL = "best linear predictor"
 
 
-def nonlinear_reach(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["model_reach"],
+    caption="How far do trained models reach? Rms radius of J² and spatial entropy against what the models differ in, "
+    "the masking ratio that they were trained at, say; all models of a column see the same masks, since masks alone "
+    "widen reach. Dashes: the best linear predictor under these masks; dots: networks before training ({subject}; "
+    "claims A5.6, A5.7). {seeds}",
+    alt="Rms radius and entropy of influence in trained models, {subject}.",
+)
+def nonlinear_reach(table: pd.DataFrame, subject: str) -> Figure:
     """Rms radius of J² and spatial entropy against what the models differ in; a column for each evaluation ratio.
 
     Of a cross each setting has a column, all at one evaluation ratio.
 
     Args:
         table: ``model_reach``: seed, predictor, evaluation_mask_ratio, the measures, and of models every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     compared = compare(table)
     ratios = sorted(table["evaluation_mask_ratio"].unique()) if len(compared) == 1 else [_nearest(table)]
@@ -78,11 +85,18 @@ def nonlinear_reach(table: pd.DataFrame, evaluation: str) -> Figure:
     theme.legend_above(figure, axes.flat)
     seeds = state_seeds(table[table["predictor"] == "trained"], "evaluation_mask_ratio", _REACH)
     masks = ["each column has masks of its own"] if len(compared) == 1 else state_centre(compared)
-    theme.note(figure, evaluation, seeds, *masks)
+    theme.note(figure, subject, seeds, *masks)
     return figure
 
 
-def nonlinear_profile(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["model_profile"],
+    caption="How does influence decay with distance in trained models? Mean |J| over pairs of pixels under masks of "
+    "one ratio, hidden inputs counting as 0, beside the best linear predictor ({subject}; no claim). Points are "
+    "training seeds, bands two-sided 95 % t intervals.",
+    alt="Mean influence against distance in trained models, {subject}.",
+)
+def nonlinear_profile(table: pd.DataFrame, subject: str) -> Figure:
     """Mean |J| against distance by what the models differ in, and of the best linear predictor.
 
     Distances at which nothing is visible are left out, and the largest quarter, which few pairs of pixels have.
@@ -90,7 +104,7 @@ def nonlinear_profile(table: pd.DataFrame, evaluation: str) -> Figure:
     Args:
         table: ``model_profile``: seed, predictor, evaluation_mask_ratio, distance (px), mean_abs (mean |J| over pixel
             pairs at that distance, 0 from hidden inputs), and of models every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     ratio = _nearest(table)
     near = table["distance"] <= 0.75 * table["distance"].max()
@@ -106,13 +120,21 @@ def nonlinear_profile(table: pd.DataFrame, evaluation: str) -> Figure:
         theme.draw_series(axis, linear, "distance", "mean_abs", _LINEAR, _LINEAR_LABEL, interval="band")
     theme.label_outer(axes, "distance (px)", "mean |J|")
     theme.legend_above(figure, axes.flat)
-    evaluated = f"{evaluation}, evaluated at ratio {ratio:.2g}{_trained_at(compared)}"
+    evaluated = f"{subject}, evaluated at ratio {ratio:.2g}{_trained_at(compared)}"
     seeds = state_seeds(trained, "distance", "mean_abs", interval="bands")
     theme.note(figure, evaluated, seeds, *state_centre(compared))
     return figure
 
 
-def agreement(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["model_reach"],
+    caption="Do theory and training agree? Reach of each model at the ratio it was trained at, against that of the "
+    "best linear predictor under the same masks; on the line both are equal. Masks that hide more push influence "
+    "outwards in any network, so untrained ones (crosses) are the control: a rank correlation no higher than theirs "
+    "can be the masks' doing ({subject}; no claim).",
+    alt="Reach of trained models against that of the best linear predictor, {subject}.",
+)
+def agreement(table: pd.DataFrame, subject: str) -> Figure:
     """Rms radius of J² of each model at its own ratio against that of the best linear predictor under the same masks.
 
     Masks that hide more push influence outwards whatever the model does, so the rank correlation stands beside that
@@ -120,7 +142,7 @@ def agreement(table: pd.DataFrame, evaluation: str) -> Figure:
 
     Args:
         table: ``model_reach``, see :func:`nonlinear_reach`.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     keys = ["seed", "evaluation_mask_ratio"]
     linear = table.loc[table["predictor"] == "linear", [*keys, _REACH]]
@@ -138,14 +160,21 @@ def agreement(table: pd.DataFrame, evaluation: str) -> Figure:
     axis.set(xlabel=f"{_LINEAR_LABEL}, rms radius of J² (px)", ylabel="trained MAE, rms radius of J² (px)")
     theme.legend_above(figure, axes.flat)
     n = trained["seed"].nunique()
-    facts = [f"{evaluation}, each at its training ratio", f"n = {n} seed{'s' if n != 1 else ''} (points: models)"]
+    facts = [f"{subject}, each at its training ratio", f"n = {n} seed{'s' if n != 1 else ''} (points: models)"]
     control = f", of untrained networks {_spearman(untrained)}" if len(untrained) else ""
     facts.append(f"Spearman ρ of the models {_spearman(trained)}{control}")
     theme.note(figure, *facts, *state_centre(compare(table)))
     return figure
 
 
-def basis(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["model_basis"],
+    caption="Does the basis, the Jacobian, adapt to the image? Its change from image to image as a share of its "
+    "squared size (0 in a linear model); influence within objects against that across their borders, where objects "
+    "are known; and the error of the first-order expansion for small changes ({subject}; claims A9). {seeds}",
+    alt="How the Jacobian of trained models adapts to the image, {subject}.",
+)
+def basis(table: pd.DataFrame, subject: str) -> Figure:
     """How the Jacobian changes with the image, keeps to its objects, and predicts small changes.
 
     Each against what the models differ in; of a cross each setting has a row of panels.
@@ -153,7 +182,7 @@ def basis(table: pd.DataFrame, evaluation: str) -> Figure:
     Args:
         table: ``model_basis``: seed, predictor, evaluation_mask_ratio, dispersion, object_log_ratio (missing where
             objects are not known), expansion_error, and of models every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     ratio = _nearest(table)
     shown = _at(table, ratio)
@@ -170,7 +199,7 @@ def basis(table: pd.DataFrame, evaluation: str) -> Figure:
         axis.set_title(_BASES[value][0])
     theme.legend_above(figure, axes.flat)
     control = shown.loc[shown["predictor"] == "trained, reversed", "expansion_error"]
-    facts = [f"{evaluation}, evaluated at ratio {ratio:.2g}", state_seeds(trained, "predictor", "dispersion")]
+    facts = [f"{subject}, evaluated at ratio {ratio:.2g}", state_seeds(trained, "predictor", "dispersion")]
     if control.notna().any():
         span = f"{control.min():.2g} to {control.max():.2g}"
         facts.append(f"control: with the Jacobian's inputs in reverse order the expansion's error is {span}")
@@ -178,16 +207,27 @@ def basis(table: pd.DataFrame, evaluation: str) -> Figure:
     return figure
 
 
-def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], evaluation: str) -> Figure:
+@declare(
+    artifacts=["pictures/jacobian/{subject}.safetensors"],
+    where="model_basis",
+    caption="What does the basis look like, and does it change with the image? A row for each test image, all under "
+    "one mask. |J| is how much each visible pixel moves the prediction of one hidden pixel (circle), on one scale for "
+    "all rows; input directions are the changes of the image that move the hidden central pixels most. A linear "
+    "model's are the same for every image, as the last row's, whose weights are noisy where images are few. One model "
+    "alone: the figure before it measures the change ({subject}; claims A9).",
+    alt="Influence on one pixel and leading input directions at each image, {subject}.",
+)
+def basis_pictures(pictures: Pictures, subject: str) -> Figure:
     """What the basis looks like: a row for each image, and one for the best linear predictor, which is the same at all.
 
     Args:
-        tensors: ``images`` uint8 (n, h, w, c), ``hidden`` bool (h, w), ``output`` (row, column), ``influence``
-            (n, h, w), mean |J| of that output, ``inputs`` (n, k, h, w, c), leading input directions, and both of the
-            linear predictor as ``linear/influence`` and ``linear/inputs``, without n.
-        about: mask_ratio that the model was trained at, and evaluation_mask_ratio.
-        evaluation: its name.
+        pictures: arrays and what is said of them. Arrays: ``images`` uint8 (n, h, w, c), ``hidden`` bool (h, w),
+            ``output`` (row, column), ``influence`` (n, h, w), mean |J| of that output, ``inputs`` (n, k, h, w, c),
+            leading input directions, and both of the linear predictor as ``linear/influence`` and ``linear/inputs``,
+            without n. Said: mask_ratio that the model was trained at, and evaluation_mask_ratio.
+        subject: name of the evaluation.
     """
+    tensors, about = pictures
     hidden, linear = tensors["hidden"], tensors["linear/inputs"]
     n, n_directions = tensors["inputs"].shape[:2]
     maps = [*tensors["influence"], tensors["linear/influence"]]
@@ -213,7 +253,7 @@ def basis_pictures(tensors: Mapping[str, np.ndarray], about: Mapping[str, Any], 
     weights = "luminance of the weights" if linear.shape[-1] == 3 else "weights"
     theme.note(
         figure,
-        f"{evaluation}, first seed, trained at m = {about['mask_ratio']:.2g}",
+        f"{subject}, first seed, trained at m = {about['mask_ratio']:.2g}",
         f"one mask of ratio {about['evaluation_mask_ratio']:.2g}, hidden pixels in blue-grey",
         "circle: the output",
         f"directions: {weights}, red above and blue below zero, each on its own scale",
@@ -225,13 +265,19 @@ _DYNAMIC_RANGE = 1000  # of influence that is shown; what is smaller is black
 _VISIBLE = 0.92
 
 
-def basis_training(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["reach_in_training"],
+    caption="Does the basis grow from local to diffuse? Rms radius of J² after each epoch at which weights were kept. "
+    "Untrained networks, at the left, attend everywhere and are no basis yet ({subject}; claim A10). {seeds}",
+    alt="Reach against epoch, {subject}.",
+)
+def basis_training(table: pd.DataFrame, subject: str) -> Figure:
     """Rms radius of J² against the epoch, a line for each of what the models differ in.
 
     Args:
         table: ``reach_in_training``: seed, epoch (0: initial weights), evaluation_mask_ratio, rms_radius_squared (px),
             and every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     epochs = table["epoch"]
     start = np.log2(epochs[epochs > 0].min()) - 1  # where epoch 0 stands, which the logarithm has no place for
@@ -251,14 +297,21 @@ def basis_training(table: pd.DataFrame, evaluation: str) -> Figure:
         axis.set_xticks(ticks["position"], [f"{epoch:g}" if epoch else "un-\ntrained" for epoch in ticks["epoch"]])
     theme.label_outer(axes, "epoch", "rms radius of J² (px)")
     theme.legend_above(figure, axes.flat)
-    evaluated = f"{evaluation}, evaluated at ratio {_nearest(table):.2g}{_trained_at(compared)}"
+    evaluated = f"{subject}, evaluated at ratio {_nearest(table):.2g}{_trained_at(compared)}"
     theme.note(figure, evaluated, state_seeds(shown, "epoch", _REACH), *state_centre(compared))
     return figure
 
 
-def beyond_second_order(
-    table: pd.DataFrame, evaluation: str, low: float | None = None, high: float | None = None
-) -> Figure:
+@declare(
+    tables=["second_order"],
+    control_of="A11.1",
+    caption="Do models use more than second moments? Above 0 they reconstruct better than the best linear prediction. "
+    "The control was trained and evaluated on Gaussian images of the same moments, where nothing beats it; grey "
+    "crosses are against a linear predictor fitted with a ridge, on the same test images ({subject}; claims A11). "
+    "{seeds}",
+    alt="Log-ratio of the linear bound and errors of trained models, {subject}.",
+)
+def beyond_second_order(table: pd.DataFrame, control_range: tuple[float | None, float | None], subject: str) -> Figure:
     """log(bound / model error) against what the models differ in: on test images, and the control on surrogate images.
 
     Above 0 a model beats the bound of second moments, which is the conditional mean's expected error: what claim A11.1
@@ -266,9 +319,8 @@ def beyond_second_order(
 
     Args:
         table: ``second_order``: seed, images, log_ratio_expected, log_ratio_ridge, and every setting.
-        evaluation: its name.
-        low: least value of a valid control; None: any.
-        high: largest value of a valid control; None: any.
+        control_range: least and largest value of a valid control; None: any.
+        subject: name of the evaluation.
     """
     on_test = table[(table["surrogate"] == "none") & (table["images"] == "test")]
     control = table[(table["surrogate"] != "none") & (table["images"] == "surrogate")]
@@ -295,35 +347,15 @@ def beyond_second_order(
         axis.axhline(0, color="black", linewidth=0.8, zorder=1, label="bound of second moments")
         comparison.set_axis(axis)
         axis.set_xlabel(comparison.label)
-    if low is not None or high is not None:
+    if control_range != (None, None):
         for axis in axes[0]:
-            _draw_band(axis, low, high, "range of a valid control")
+            _draw_band(axis, *control_range, "range of a valid control")
     axes[0, 0].set_ylabel("log (bound / model error)")
     theme.legend_above(figure, axes.flat)
     parts = [rows.assign(drawn=rows[value], kind=kind) for kind, (value, rows, _) in series.items()]
     seeds = state_seeds(pd.concat(parts), "kind", "drawn")
-    theme.note(figure, f"{evaluation}, models on images of the kind they learned", seeds, *state_centre(compared))
+    theme.note(figure, f"{subject}, models on images of the kind they learned", seeds, *state_centre(compared))
     return figure
-
-
-def control_range(config: Path | str, claim: str, evaluation: str) -> tuple[float | None, float | None]:
-    """Least and largest value of a valid control of a claim; None: any, or this evaluation does not test the claim.
-
-    Args:
-        config: the resolved configuration, which names the ledger.
-        claim: its id.
-        evaluation: the claim may be tested on another one.
-
-    Raises:
-        UserError: the configuration or the ledger is missing or faulty.
-    """
-    settings = load_config(config)
-    ledger, configuration = load_ledger(settings.claims.ledger), settings.claims.configuration or settings.name
-    for record in ledger.claims:
-        plan = record.tests.get(configuration) if record.id == claim else None
-        if plan is not None and plan.dataset == evaluation and record.estimand and record.estimand.control:
-            return record.estimand.control.min, record.estimand.control.max
-    return None, None
 
 
 def _groups(compared: list[Comparison], table: pd.DataFrame) -> list[tuple[str, list[Line]]]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from spatialmae.analysis.rank_correlation import RankCorrelation, rank_correlation
 from spatialmae.analysis.settings import models_along, setting_label, varied
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
 from spatialmae.figures.design import (
     ALONG,
     Comparison,
@@ -28,12 +29,22 @@ from spatialmae.figures.design import (
     state_seeds,
 )
 
+SECTION = "Non-linear MAE: analyses"
+NOTEBOOK = "nonlinear"
+
 _COSTS = {"seconds_per_step": "CPU time (s per step)", "memory_mib": "peak memory (MiB)"}
 
 _LEGEND_HEIGHT = 0.1  # inches for each configuration
 
 
-def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["linear_probe", "nearest_neighbours"],
+    papers="both",
+    caption="What do frozen encoders know of the classes? Accuracy of a linear probe and of k nearest neighbours "
+    "against what the models differ in, chance dotted ({subject}; claims A12, A13, B7). {seeds}",
+    alt="Accuracy of probes of trained models, {subject}.",
+)
+def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, subject: str) -> Figure:
     """Accuracy of a linear probe and of k nearest neighbours against what the models differ in; a row for each target.
 
     Of a cross each setting has a column, and each probe a row.
@@ -42,7 +53,7 @@ def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, evaluation: str)
         linear: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), at_grid_edge, and
             every setting.
         neighbours: ``nearest_neighbours``: the same columns.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     probes = {"linear probe": linear, "k nearest neighbours": neighbours}
     targets, compared = list(linear["target"].unique()), compare(linear)
@@ -62,7 +73,7 @@ def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, evaluation: str)
     theme.legend_above(figure, axes.flat)
     seeds = state_seeds(linear, "target", "accuracy")
     edges = state_grid_edges(linear, "the linear probe's penalty")
-    theme.note(figure, f"{evaluation}, frozen encoders", seeds, *edges, *state_centre(compared))
+    theme.note(figure, f"{subject}, frozen encoders", seeds, *edges, *state_centre(compared))
     return figure
 
 
@@ -73,13 +84,20 @@ def _draw_probe(axis: Axes, comparison: Comparison, rows: pd.DataFrame) -> None:
     comparison.set_axis(axis)
 
 
-def convergence(linear: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["linear_probe"],
+    along="patch_size",
+    caption="Do small patches train slower? Epochs until the validation loss had come nine tenths of its way from the "
+    "mean image's loss to its last value, against the patch size ({subject}; claims A13). {seeds}",
+    alt="Epochs to nine tenths of the way of the validation loss, {subject}.",
+)
+def convergence(linear: pd.DataFrame, subject: str) -> Figure:
     """Epochs that the validation loss took for nine tenths of its way, against the patch size.
 
     Args:
         linear: ``linear_probe``: seed, epochs_to_90, epochs, and every setting; models that others differ from in more
             than the patch size are not shown.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     rows = models_along(linear.drop_duplicates("name"), "patch_size")
     compared = compare_along(rows, "patch_size")
@@ -92,23 +110,26 @@ def convergence(linear: pd.DataFrame, evaluation: str) -> Figure:
     axis.set_ylim(bottom=0)
     theme.legend_above(figure, axes.flat)
     seeds = state_seeds(rows.assign(all=0), "all", "epochs_to_90")
-    theme.note(figure, f"{evaluation}, of {rows['epochs'].max():g} epochs", seeds)
+    theme.note(figure, f"{subject}, of {rows['epochs'].max():g} epochs", seeds)
     return figure
 
 
-def differ(linear: pd.DataFrame) -> bool:
-    """Whether the models of a table differ in more than the seed, so that :func:`proxy` has something to show."""
-    return bool(varied(linear))
-
-
-def proxy(linear: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["linear_probe"],
+    compares=True,
+    caption="Does a model that reconstructs better know more of the classes? Accuracy of the linear probe against the "
+    "error per hidden feature on test images, under masks that all models share; a dot is a model, of one seed. "
+    "Within configurations, each one's means are taken off before ranks are correlated ({subject}; claims A15).",
+    alt="Accuracy of a linear probe against reconstruction error, {subject}.",
+)
+def proxy(linear: pd.DataFrame, subject: str) -> Figure:
     """Accuracy of a linear probe against reconstruction error under common masks, a dot a model; a panel a target.
 
     Args:
         linear: ``linear_probe``: seed, target, accuracy (fraction of the test images), reconstruction_error (per
             hidden feature, in units of the channels' variance; missing where models predict normalised patches), and
             every setting.
-        evaluation: its name.
+        subject: name of the evaluation.
     """
     targets = list(linear["target"].unique())
     height = 2.2 + _LEGEND_HEIGHT * len(configurations(linear)) / len(targets)
@@ -125,7 +146,7 @@ def proxy(linear: pd.DataFrame, evaluation: str) -> Figure:
     seeds = f"{theme.count_n([one.rows['seed'].nunique() for one in configurations(linear)])} (points: models)"
     if any("[" in fact for fact in facts):
         facts.append("95 % bootstrap intervals, resampling configurations")
-    theme.note(figure, f"{evaluation}, linear probe", seeds, *facts, *state_centre(compare(linear)))
+    theme.note(figure, f"{subject}, linear probe", seeds, *facts, *state_centre(compare(linear)))
     return figure
 
 
@@ -147,17 +168,26 @@ def _interval(found: RankCorrelation) -> str:
     return f"{found.rho:.2f} [{found.ci_low:.2f}, {found.ci_high:.2f}]"
 
 
-def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
+@declare(
+    tables=["fine_tuning", "costs/fine_tuning_{subject}"],
+    caption="How much of the encoder must be fine-tuned? Accuracy on test images, with CPU time and memory of a step "
+    "where the number of trained blocks varies, else against what the models differ in; grey: the same encoder trained "
+    "from scratch. Learning rates were chosen on validation images ({subject}; claims A12, A14). {seeds}",
+    alt="Accuracy and cost of fine-tuning encoders, {subject}.",
+)
+def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, subject: str) -> Figure:
     """Accuracy, time and memory against the blocks trained; where their number is one, accuracy against the models.
 
     Args:
-        table: ``fine_tuning``, see :func:`with_times`: name, seed, target, accuracy (fraction of the test images;
-            missing where training diverged), n_train, n_blocks, embedding_trained (and so the whole encoder),
-            from_scratch, seconds_per_step, memory_bytes, at_grid_edge, every setting of the models, those of their
-            training with the prefix ``pretraining_``.
-        evaluation: its name.
+        table: ``fine_tuning``: name, seed, target, accuracy (fraction of the test images; missing where training
+            diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, memory_bytes,
+            at_grid_edge, every setting of the models, those of their training with the prefix ``pretraining_``.
+        costs: ``costs`` of fine-tuning: name, n_blocks, embedding_trained, seconds_per_step.
+        subject: name of the evaluation.
     """
-    table = with_pretraining(table)
+    trained = ["name", "n_blocks", "embedding_trained"]
+    # Models from scratch take as much time as the others, and have none of their own.
+    table = with_pretraining(table).merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
     table = table.assign(blocks=_blocks(table), memory_mib=table["memory_bytes"] / 2**20)
     scratch = table["from_scratch"].astype(bool)
     tuned = table[~scratch]
@@ -165,16 +195,10 @@ def fine_tuning(table: pd.DataFrame, evaluation: str) -> Figure:
     figure, facts = draw(tuned, table[scratch])
     kinds = tuned[["target", "blocks"]].astype(str).agg("-".join, axis=1)
     seeds = state_seeds(tuned.assign(kind=kinds), "kind", "accuracy")
-    about = f"{evaluation}, fine-tuned on {tuned['n_train'].max():,} images"
+    about = f"{subject}, fine-tuned on {tuned['n_train'].max():,} images"
     theme.legend_above(figure, figure.axes)
     theme.note(figure, about, seeds, *facts, *state_grid_edges(table, "learning rate"), *state_centre(compare(tuned)))
     return figure
-
-
-def with_times(table: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """The table ``fine_tuning`` with ``seconds_per_step`` of its ``costs``; missing for models from scratch."""
-    trained = ["name", "n_blocks", "embedding_trained"]
-    return table.merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
 
 
 def with_pretraining(table: pd.DataFrame) -> pd.DataFrame:

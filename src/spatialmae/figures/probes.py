@@ -7,18 +7,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
+
+SECTION = "Linear MAE, and the images"
+NOTEBOOK = "probes"
 
 _KEYS = ["method", "noise_std", "mask_ratio", "patch_size", "n_components"]
 
 
-def gabor(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["probe_gabor"],
+    caption="R² of predicting Gabor responses from k features, by width of the filter ({subject}; claims A7). {units}",
+    alt="R² of Gabor responses against envelope width by method, {subject}.",
+)
+def probe_gabor(table: pd.DataFrame, subject: str) -> Figure:
     """R² of predicted Gabor responses against the width of the filter's envelope, by method.
 
     A row of panels for each rank, a column for each patch size the MAE was trained with.
 
     Args:
         table: ``probe_gabor``: seed, method, noise_std, mask_ratio, patch_size, n_components, sigma (px), r2.
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     ranks, patches = (sorted(table[key].unique()) for key in ("n_components", "patch_size"))
     shown = theme.few_ratios(table)
@@ -31,16 +40,21 @@ def gabor(table: pd.DataFrame, dataset: str) -> Figure:
         theme.log2_axis(axis.xaxis, table["sigma"])
     theme.label_outer(axes, "Gabor envelope σ (px)", "R² of the response")
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(shown, [*_KEYS, "sigma"], "r2"))
+    theme.note(figure, subject, theme.state_n(shown, [*_KEYS, "sigma"], "r2"))
     return figure
 
 
-def depth(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["probe_depth"],
+    caption="R² of predicting depth from k features ({subject}; claims A8). {units}",
+    alt="R² of depth against number of features by method, {subject}.",
+)
+def probe_depth(table: pd.DataFrame, subject: str) -> Figure:
     """R² of predicted depth against the number of linear features, by method; a panel for each patch size.
 
     Args:
         table: ``probe_depth``: seed, method, noise_std, mask_ratio, patch_size, n_components, r2.
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     patches = sorted(table["patch_size"].unique())
     shown = theme.few_ratios(table)
@@ -50,11 +64,17 @@ def depth(table: pd.DataFrame, dataset: str) -> Figure:
         axis.set_title(f"patch {patch_size} px")
     theme.label_outer(axes, "number of features k", "R² of depth")
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(shown, _KEYS, "r2"))
+    theme.note(figure, subject, theme.state_n(shown, _KEYS, "r2"))
     return figure
 
 
-def classification(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["probe_class"],
+    papers="both",
+    caption="Accuracy of a ridge classifier on k features ({subject}; no claim of the papers). {units}",
+    alt="Accuracy against number of features by method, {subject}.",
+)
+def probe_class(table: pd.DataFrame, subject: str) -> Figure:
     """Test accuracy of a linear classifier against the number of linear features, by method, beside chance.
 
     A row of panels for each target, a column for each patch size.
@@ -62,7 +82,7 @@ def classification(table: pd.DataFrame, dataset: str) -> Figure:
     Args:
         table: ``probe_class``: seed, method, noise_std, mask_ratio, patch_size, n_components, target, accuracy
             and chance (fractions).
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     targets, patches = (sorted(table[key].unique()) for key in ("target", "patch_size"))
     shown = theme.few_ratios(table)
@@ -75,7 +95,7 @@ def classification(table: pd.DataFrame, dataset: str) -> Figure:
             axis.axhline(rows["chance"].mean(), color=theme.GREY, linestyle=":", linewidth=0.9, label="chance")
     theme.label_outer(axes, "number of features k", "accuracy (fraction)")
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(shown, [*_KEYS, "target"], "accuracy"))
+    theme.note(figure, subject, theme.state_n(shown, [*_KEYS, "target"], "accuracy"))
     return figure
 
 

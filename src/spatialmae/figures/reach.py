@@ -8,6 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
+
+SECTION = "Linear MAE, and the images"
+NOTEBOOK = "reach"
 
 _KEYS = ["method", "noise_std", "mask_ratio", "patch_size", "n_components"]
 _RADII = {
@@ -21,11 +25,82 @@ _SPREADS = {
     "share_outside_abs": ("share of |J| outside\n(fraction)", "share_outside_uniform"),
     "share_outside_squared": ("share of J² outside\n(fraction)", "share_outside_uniform"),
 }
-
 _SAMPLING = theme.category_styles(["covariance by lag", "as many Gaussian images of it"])
 
 
-def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["reach"],
+    caption="Does influence reach farther with a higher masking ratio? Radii of |J| and J² against the ratio, by patch "
+    "size; the dotted line is the ceiling that the image's size sets ({subject}; claims A5, A6). {units}",
+    alt="Radii of influence against masking ratio by patch size, {subject}.",
+)
+def reach_radii(table: pd.DataFrame, subject: str) -> Figure:
+    """Rms radii (weights |J|, J²) and median radius against masking ratio, by patch size, at the largest rank.
+
+    The AE is the MAE at ratio 0; dashes mark the DAE, dots the value of uniform weights (the ceiling).
+
+    Args:
+        table: ``reach``: seed, method, noise_std, mask_ratio, patch_size, n_components and the radii (px).
+        subject: name of the data set.
+    """
+    rank = table["n_components"].max()
+    chosen = table[table["n_components"] == rank]
+    path = chosen[chosen["method"].isin(["ae", "mae"])]
+    styles = theme.patch_styles(chosen)
+    figure, axes = theme.panels(1, len(_RADII), height=2.2)
+    for axis, (value, (title, ceiling)) in zip(axes[0], _RADII.items(), strict=True):
+        axis.set_title(title)
+        for patch_size, rows in path.groupby("patch_size"):
+            style = styles[int(patch_size)]
+            theme.draw_series(axis, rows, "mask_ratio", value, style, f"patch {patch_size} px")
+        _draw_levels(axis, chosen, value, ceiling)
+    theme.label_outer(axes, "mask ratio m (0: AE)", "radius (px)")
+    theme.legend_above(figure, axes.flat)
+    theme.note(figure, f"{subject}, k = {rank}", theme.state_n(path, _KEYS, "rms_radius_abs"))
+    return figure
+
+
+@declare(
+    tables=["reach_lags", "reach_sampled"],
+    caption="Is the reach one of the images, or of noise? Rms radius of J² against the ratio, from covariances by lag, "
+    "nearly free of noise, and from Gaussian images of that covariance, as many for each of their numbers as there "
+    "are images ({subject}; claims A5, A6). {units} For Gaussian images points are draws.",
+    alt="Reach with and without noise of second moments, {subject}.",
+)
+def reach_sampling(lags: pd.DataFrame, sampled: pd.DataFrame, subject: str) -> Figure:
+    """Rms radius (weights J²) against masking ratio from a covariance with little noise, and from samples of it.
+
+    Args:
+        lags: ``reach_lags``: seed, method, noise_std, mask_ratio, patch_size, n_components, rms_radius_squared (px).
+        sampled: ``reach_sampled``: the same keys, the same radius from ``n_images`` Gaussian images.
+        subject: name of the data set.
+    """
+    patches = sorted(lags["patch_size"].unique())
+    figure, axes = theme.panels(1, len(patches), height=2.2)
+    for axis, patch_size in zip(axes[0], patches, strict=True):
+        axis.set_title(f"patch {patch_size} px")
+        for table, (label, style) in zip((lags, sampled), _SAMPLING.items(), strict=True):
+            rows = table[table["patch_size"] == patch_size]
+            theme.draw_series(axis, rows, "mask_ratio", "rms_radius_squared", style, label)
+    theme.label_outer(axes, "mask ratio m", "rms radius,\nweights J² (px)")
+    theme.legend_above(figure, axes.flat)
+    n = f"{sampled['n_images'].iloc[0]:,} Gaussian images a draw, n = {sampled['seed'].nunique()} draws"
+    theme.note(
+        figure,
+        f"{subject} in grey, k = {lags['n_components'].max()}",
+        theme.state_n(lags, _KEYS, "rms_radius_squared"),
+        n,
+    )
+    return figure
+
+
+@declare(
+    tables=["jacobian", "reach"],
+    caption="How does influence decay with distance? Mean |J| over pixel pairs, with exponential fits over half the "
+    "image's side ({subject}; claims A4). {units}",
+    alt="Mean influence against distance with exponential fits, {subject}.",
+)
+def reach_decay(jacobian: pd.DataFrame, reach: pd.DataFrame, subject: str) -> Figure:
     """Mean |J| against distance with exponential fits, at the largest rank; a panel for each patch size.
 
     The largest quarter of distances, which few pairs of pixels have, is left out.
@@ -34,7 +109,7 @@ def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
         jacobian: ``jacobian``: seed, method, noise_std, mask_ratio, patch_size, n_components, distance (px),
             mean_abs (mean |J| over pixel pairs at that distance).
         reach: ``reach``: the same keys, decay_intercept log a and decay_rate 1/ℓ (1/px) of the fit a·exp(−r/ℓ).
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     rank = jacobian["n_components"].max()
     near = jacobian["distance"] <= 0.75 * jacobian["distance"].max()
@@ -52,71 +127,24 @@ def decay(jacobian: pd.DataFrame, reach: pd.DataFrame, dataset: str) -> Figure:
     theme.label_outer(axes, "distance (px)", "mean |J|")
     theme.legend_above(figure, axes.flat)
     n = theme.state_n(shown, [*_KEYS, "distance"], "mean_abs", interval="bands")
-    theme.note(figure, f"{dataset}, k = {rank}", n, "dotted: exponential fits")
+    theme.note(figure, f"{subject}, k = {rank}", n, "dotted: exponential fits")
     return figure
 
 
-def radii(table: pd.DataFrame, dataset: str) -> Figure:
-    """Rms radii (weights |J|, J²) and median radius against masking ratio, by patch size, at the largest rank.
-
-    The AE is the MAE at ratio 0; dashes mark the DAE, dots the value of uniform weights (the ceiling).
-
-    Args:
-        table: ``reach``: seed, method, noise_std, mask_ratio, patch_size, n_components and the radii (px).
-        dataset: name of the data set.
-    """
-    rank = table["n_components"].max()
-    chosen = table[table["n_components"] == rank]
-    path = chosen[chosen["method"].isin(["ae", "mae"])]
-    styles = theme.patch_styles(chosen)
-    figure, axes = theme.panels(1, len(_RADII), height=2.2)
-    for axis, (value, (title, ceiling)) in zip(axes[0], _RADII.items(), strict=True):
-        axis.set_title(title)
-        for patch_size, rows in path.groupby("patch_size"):
-            style = styles[int(patch_size)]
-            theme.draw_series(axis, rows, "mask_ratio", value, style, f"patch {patch_size} px")
-        _draw_levels(axis, chosen, value, ceiling)
-    theme.label_outer(axes, "mask ratio m (0: AE)", "radius (px)")
-    theme.legend_above(figure, axes.flat)
-    theme.note(figure, f"{dataset}, k = {rank}", theme.state_n(path, _KEYS, "rms_radius_abs"))
-    return figure
-
-
-def sampling(lags: pd.DataFrame, sampled: pd.DataFrame, dataset: str) -> Figure:
-    """Rms radius (weights J²) against masking ratio from a covariance with little noise, and from samples of it.
-
-    Args:
-        lags: ``reach_lags``: seed, method, noise_std, mask_ratio, patch_size, n_components, rms_radius_squared (px).
-        sampled: ``reach_sampled``: the same keys, the same radius from ``n_images`` Gaussian images.
-        dataset: name of the data set.
-    """
-    patches = sorted(lags["patch_size"].unique())
-    figure, axes = theme.panels(1, len(patches), height=2.2)
-    for axis, patch_size in zip(axes[0], patches, strict=True):
-        axis.set_title(f"patch {patch_size} px")
-        for table, (label, style) in zip((lags, sampled), _SAMPLING.items(), strict=True):
-            rows = table[table["patch_size"] == patch_size]
-            theme.draw_series(axis, rows, "mask_ratio", "rms_radius_squared", style, label)
-    theme.label_outer(axes, "mask ratio m", "rms radius,\nweights J² (px)")
-    theme.legend_above(figure, axes.flat)
-    n = f"{sampled['n_images'].iloc[0]:,} Gaussian images a draw, n = {sampled['seed'].nunique()} draws"
-    theme.note(
-        figure,
-        f"{dataset} in grey, k = {lags['n_components'].max()}",
-        theme.state_n(lags, _KEYS, "rms_radius_squared"),
-        n,
-    )
-    return figure
-
-
-def spread(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["reach"],
+    caption="What does a larger patch do? Spatial entropy, and the share of influence from outside the output's patch, "
+    "with their ceilings ({subject}; claims A6). {units}",
+    alt="Entropy and share outside the patch against patch size, {subject}.",
+)
+def reach_spread(table: pd.DataFrame, subject: str) -> Figure:
     """Entropy over all inputs and outside the patch, and share outside, against patch size, at the largest rank.
 
     Dots mark the value of uniform weights (the ceiling).
 
     Args:
         table: ``reach``: seed, method, noise_std, mask_ratio, patch_size, n_components, entropies (nats), shares.
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     rank = table["n_components"].max()
     shown = theme.few_ratios(table[table["n_components"] == rank])
@@ -131,16 +159,21 @@ def spread(table: pd.DataFrame, dataset: str) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("patch size (px)")
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, f"{dataset}, k = {rank}", theme.state_n(shown, _KEYS, "entropy"))
+    theme.note(figure, f"{subject}, k = {rank}", theme.state_n(shown, _KEYS, "entropy"))
     return figure
 
 
-def rank_dependence(table: pd.DataFrame, dataset: str) -> Figure:
+@declare(
+    tables=["reach"],
+    caption="Radii of influence against the rank k ({subject}; how far the choice of k matters). {units}",
+    alt="Radii of influence against rank by method, {subject}.",
+)
+def reach_rank(table: pd.DataFrame, subject: str) -> Figure:
     """Rms radii (weights |J| above, J² below) against rank by method; a column for each patch size.
 
     Args:
         table: ``reach``: seed, method, noise_std, mask_ratio, patch_size, n_components and the radii (px).
-        dataset: name of the data set.
+        subject: name of the data set.
     """
     values = ["rms_radius_abs", "rms_radius_squared"]
     shown = theme.few_ratios(table)
@@ -155,7 +188,7 @@ def rank_dependence(table: pd.DataFrame, dataset: str) -> Figure:
             theme.log2_axis(axis.xaxis, shown["n_components"])
     theme.label_outer(axes, "rank k", [f"{_RADII[value][0]}\n(px)".replace(", ", ",\n") for value in values])
     theme.legend_above(figure, axes.flat)
-    theme.note(figure, dataset, theme.state_n(shown, _KEYS, "rms_radius_abs"))
+    theme.note(figure, subject, theme.state_n(shown, _KEYS, "rms_radius_abs"))
     return figure
 
 

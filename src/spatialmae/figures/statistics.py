@@ -9,8 +9,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+from spatialmae.figures.declaration import declare
+
+SECTION = "Linear MAE, and the images"
+NOTEBOOK = "statistics"
 
 
+@declare(
+    tables=["statistics"],
+    once=True,
+    papers="both",
+    caption="Correlation between pixels against their distance; the correlation length is where it crosses 1/e. "
+    "{units}",
+    alt="Correlation between pixels against their distance, by data set.",
+)
 def correlation(table: pd.DataFrame) -> Figure:
     """Correlation between pixels against their distance, a line for each data set, with 1/e marked.
 
@@ -30,6 +42,13 @@ def correlation(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@declare(
+    tables=["statistics", "statistics_summary"],
+    once=True,
+    papers="both",
+    caption="Radially averaged power spectra with their exponents. {units}",
+    alt="Radial power spectrum, log-log, by data set.",
+)
 def power_spectrum(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """Radially averaged power spectrum, log–log, with the fitted exponent of each data set in the legend.
 
@@ -53,6 +72,13 @@ def power_spectrum(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     return figure
 
 
+@declare(
+    tables=["statistics_summary"],
+    once=True,
+    papers="both",
+    caption="Correlation lengths of the data sets. {units}",
+    alt="Correlation length by data set.",
+)
 def correlation_length(summary: pd.DataFrame) -> Figure:
     """Distance at which the correlation falls to 1/e, a row for each data set.
 

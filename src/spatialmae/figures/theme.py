@@ -45,6 +45,7 @@ LINESTYLES = ("-", "--", "-.", ":")
 _CHARACTERS_PER_INCH = 19.5
 _HANDLE_CHARACTERS = 8
 _MOST_LAYOUTS = 4
+_FEW = 4  # masking ratios
 
 
 @dataclass(frozen=True)
@@ -249,10 +250,10 @@ def representative(values: Iterable[float], count: int = 3) -> list[float]:
     return [ordered[i] for i in places]
 
 
-def few_ratios(table: pd.DataFrame, count: int = 4) -> pd.DataFrame:
+def few_ratios(table: pd.DataFrame) -> pd.DataFrame:
     """AE and DAE with the MAE at a few representative masking ratios, where all would crowd a panel."""
     is_mae = table["method"] == "mae"
-    return table[~is_mae | table["mask_ratio"].isin(representative(table.loc[is_mae, "mask_ratio"], count))]
+    return table[~is_mae | table["mask_ratio"].isin(representative(table.loc[is_mae, "mask_ratio"], _FEW))]
 
 
 def middle(values: Iterable[Any]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from spatialmae.figures import theme
+
+Pictures = tuple[Mapping[str, np.ndarray], Any]
+"""Arrays by their names and what is said of them, as :func:`~spatialmae.artifacts.read_tensors` gives them."""
 
 _LABEL_WIDTH, TITLE_HEIGHT, _FOOT_HEIGHT = 0.75, 0.22, 0.85  # inches
 TITLE_LINE = 0.13  # inches of each line of a title after the first

@@ -1,4 +1,4 @@
-"""Figures of training: losses of the runs of a stage, and what their models reconstruct."""
+"""Figures of training: losses of the runs of a training, and what their models reconstruct."""
 
 from __future__ import annotations
 
@@ -15,16 +15,26 @@ from matplotlib.ticker import MaxNLocator
 
 from spatialmae.analysis.settings import setting_label, settings_label, varied
 from spatialmae.figures import theme
-from spatialmae.figures.tiles import label_row, tile_grid
+from spatialmae.figures.declaration import declare
+from spatialmae.figures.tiles import Pictures, label_row, tile_grid
+
+SECTION = "Non-linear MAE: training"
+NOTEBOOK = "training"
 
 _COLUMNS = 3  # of panels
-_TITLE_LINE = 0.14  # inches
+_ROW_HEIGHT, _TITLE_LINE = 2.3, 0.14  # inches
 _LEAST_TICKS = 3  # of the loss
 
 
-def loss_curves(
-    runs: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame, stage: str, *, height: float = 2.3
-) -> Figure:
+@declare(
+    tables=["runs", "training", "validation"],
+    papers="both",
+    caption="Has training converged, and does it overfit? Loss against images seen, lines training, points validation "
+    "({subject}). Thin lines are seeds, bars two-sided 95 % t intervals over them, the dotted line is what the mean "
+    "image would give. Losses of different masks or patch sizes are of different tasks.",
+    alt="Training and validation loss against images seen, {subject}.",
+)
+def loss_curves(runs: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame, subject: str) -> Figure:
     """Loss against images seen: a line for each model, its seeds thin behind, validation as points with intervals.
 
     Models are coloured by masking ratio where it varies, else by the first setting that does; each combination of the
@@ -35,8 +45,7 @@ def loss_curves(
         training: ``training``: name, seed, images, loss (mean squared error; 1 is the variance of a channel over all
             pixels of the training images, or with norm_pix_loss that of the patch).
         validation: ``validation``: the same columns; losses that are missing are not drawn.
-        stage: name of the training stage.
-        height: of a row of panels in inches.
+        subject: name of the training.
     """
     names = varied(runs)
     colour = "mask_ratio" if "mask_ratio" in names else next(iter(names), "mask_ratio")
@@ -45,7 +54,7 @@ def loss_curves(
     styles, parts = _styles(runs[colour], colour), _parts(runs, others)
     columns = min(len(parts), _COLUMNS)
     title_height = _TITLE_LINE * max(0, len(others) - 1)
-    figure, axes = theme.panels(-(-len(parts) // columns), columns, height=height + title_height)
+    figure, axes = theme.panels(-(-len(parts) // columns), columns, height=_ROW_HEIGHT + title_height)
     drawn = list(_draw_losses(axes, parts, colour, styles, training, validation))
     low, high = _set_loss_axis(axes[0, 0])
     # Intervals come last, on frozen limits: those of two seeds would stretch the axis over empty decades.
@@ -57,7 +66,7 @@ def loss_curves(
     unit, remark = _loss_unit(runs)
     theme.label_outer(axes, "images seen (thousands)", unit)
     theme.legend_above(figure, axes.flat)
-    about = f"{stage}, trained on {', '.join(runs['dataset'].unique())}"
+    about = f"{subject}, trained on {', '.join(runs['dataset'].unique())}"
     bars = pd.concat([points for _, _, points in drawn])
     cut = bool(((bars["low"] < low) | (bars["high"] > high)).any())
     marks = _marks(runs, validated=len(validation) > 0, bars=len(bars) > 0, cut=cut)
@@ -167,15 +176,24 @@ def _of(curves: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     return chosen.assign(images=chosen["images"] / 1000)
 
 
-def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage: str) -> Figure:
+@declare(
+    tables=["runs"],
+    artifacts=["training/{subject}.safetensors"],
+    papers="both",
+    caption="What do the models make of masked images? Validation images, as the model sees them and as it completes "
+    "them; visible pixels are the image's own where the loss is on hidden ones ({subject}).",
+    alt="Masked images and what the models make of them, {subject}.",
+)
+def reconstructions(runs: pd.DataFrame, pictures: Pictures, subject: str) -> Figure:
     """What models make of masked images: originals on top, below a row for each model.
 
     Args:
-        tensors: ``images`` uint8 (n, h, w, c), and of each model that is shown ``<run>/mask`` (n, h, w), 1 = hidden,
-            and ``<run>/seen`` and ``<run>/pred`` (n, h, w, c) on the scale [0, 1].
         runs: ``runs``: name, and every setting.
-        stage: name of the training stage.
+        pictures: arrays, of which nothing is said: ``images`` uint8 (n, h, w, c), and of each model that is shown
+            ``<run>/mask`` (n, h, w), 1 = hidden, and ``<run>/seen`` and ``<run>/pred`` (n, h, w, c) in [0, 1].
+        subject: name of the training.
     """
+    tensors, _ = pictures
     images, names = tensors["images"] / 255, varied(runs)
     shown = [row for row in runs.to_dict("records") if f"{row['name']}/pred" in tensors]
     labels = [settings_label(names, [row[name] for name in names], ",\n") or "model" for row in shown]
@@ -190,7 +208,7 @@ def reconstructions(tensors: Mapping[str, np.ndarray], runs: pd.DataFrame, stage
         mask, seen, pred = (tensors[f"{row['name']}/{name}"] for name in ("mask", "seen", "pred"))
         _draw_row(line, label, np.where(mask[..., None] > 0, HIDDEN, seen), pred)
     how = "of each pair the left is what the model sees, the right what it makes of it"
-    theme.note(figure, f"{stage}, validation images of {', '.join(runs['dataset'].unique())}, first seed", how)
+    theme.note(figure, f"{subject}, validation images of {', '.join(runs['dataset'].unique())}, first seed", how)
     return figure
 
 

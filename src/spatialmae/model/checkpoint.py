@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,18 +14,22 @@ from torch import Tensor
 from spatialmae.artifacts import read_tensors, write_json, write_tensors
 from spatialmae.errors import UserError
 from spatialmae.model.config import MAEConfig
-from spatialmae.model.mae import MaskedAutoencoder
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
+Model = TypeVar("Model")
 
-def save_pretrained(model: MaskedAutoencoder, folder: Path | str, extra: dict[str, Any] | None = None) -> None:
+
+def write_checkpoint(
+    folder: Path | str, config: MAEConfig, tensors: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None
+) -> None:
     """Write a model to a folder: weights first, so that a folder with a configuration has weights.
 
     Args:
-        model: in any floating type; bfloat16, which numpy lacks, is stored as float32.
         folder: made where it does not exist.
+        config: the model's.
+        tensors: its ``state_dict``, in any floating type; bfloat16, which numpy lacks, is stored as float32.
         extra: JSON-able values to keep in ``config.json`` beside the model's.
 
     Raises:
@@ -34,12 +38,16 @@ def save_pretrained(model: MaskedAutoencoder, folder: Path | str, extra: dict[st
     extra = extra or {}
     if "model" in extra:
         raise ValueError("extra: the key 'model' is the model's own; give it another name")
-    write_tensors(Path(folder) / WEIGHTS, {name: _to_numpy(tensor) for name, tensor in model.state_dict().items()})
-    write_json(Path(folder) / CONFIG, {"model": model.config.to_dict(), **extra})
+    write_tensors(Path(folder) / WEIGHTS, {name: _to_numpy(tensor) for name, tensor in tensors.items()})
+    write_json(Path(folder) / CONFIG, {"model": config.to_dict(), **extra})
 
 
-def load_pretrained(folder: Path | str) -> MaskedAutoencoder:
-    """Read what :func:`save_pretrained` wrote; on the CPU, and without drawing random numbers.
+def read_checkpoint(folder: Path | str, build: Callable[[MAEConfig, Mapping[str, Tensor]], Model]) -> Model:
+    """Read what :func:`write_checkpoint` wrote, on the CPU.
+
+    Args:
+        folder: of the checkpoint.
+        build: makes the model from its configuration and weights; raises ValueError where they do not fit.
 
     Raises:
         UserError: a file is missing or damaged, the configuration is not valid, or the weights are of another model.
@@ -55,7 +63,7 @@ def load_pretrained(folder: Path | str) -> MaskedAutoencoder:
         raise UserError(path, "weights not found", hint)
     try:
         tensors, _ = read_tensors(path)
-        return assemble(config, {name: torch.from_numpy(array) for name, array in tensors.items()})
+        return build(config, {name: torch.from_numpy(array) for name, array in tensors.items()})
     except UserError as error:
         raise UserError(path, error.problem, hint) from None
     except ValueError as error:
@@ -81,30 +89,6 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise UserError(path, "model: missing, or no mapping", hint)
     return values
-
-
-def assemble(config: MAEConfig, tensors: Mapping[str, Tensor]) -> MaskedAutoencoder:
-    """A model that holds these very tensors, by the names of its ``state_dict``.
-
-    Raises:
-        ValueError: a tensor is missing, unknown, of another shape, or not of a floating type; the message names it.
-    """
-    # On the meta device nothing is allocated, initialised or drawn.
-    with torch.device("meta"):
-        model = MaskedAutoencoder(config)
-    expected = model.state_dict()
-    for name in (*expected, *tensors):
-        if name not in tensors:
-            raise ValueError(f"{name}: missing")
-        if name not in expected:
-            raise ValueError(f"{name}: unknown")
-        shape, right = tuple(tensors[name].shape), tuple(expected[name].shape)
-        if shape != right:
-            raise ValueError(f"{name}: has shape {shape}, not {right}")
-        if not tensors[name].is_floating_point():
-            raise ValueError(f"{name}: is {tensors[name].dtype}, not of a floating type")
-    model.load_state_dict(tensors, assign=True)
-    return model
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from spatialmae.errors import UserError
 from spatialmae.masks import n_visible
-from spatialmae.model.checkpoint import assemble
 from spatialmae.model.config import MAEConfig
-from spatialmae.model.mae import MaskedAutoencoder
 
 # Ours → theirs, by the names in published checkpoints; several of theirs are stacked in one of ours.
 TENSORS = {
@@ -64,8 +62,8 @@ THEIRS_ALONE = {
 OURS_ALONE = {"bottleneck": None, "mask_unit": None, "masking": "fixed", "loss_on": "hidden", "noise_std": 0}
 
 
-def from_huggingface(vit_mae: nn.Module) -> MaskedAutoencoder:
-    """Our model with the weights of a ``transformers.ViTMAEForPreTraining``; of its type, on its device.
+def our_model(vit_mae: nn.Module) -> tuple[MAEConfig, dict[str, Tensor]]:
+    """Configuration and weights of our model from a ``transformers.ViTMAEForPreTraining``; of its type, on its device.
 
     The model hides as many patches as theirs does. Theirs keeps int(L (1 − mask_ratio)) in floating point, ours the
     exact ⌊L (1 − mask_ratio)⌋; where they differ (9 and 10 for L = 100 at 0.9), the configuration gets a nearby ratio.
@@ -85,42 +83,49 @@ def from_huggingface(vit_mae: nn.Module) -> MaskedAutoencoder:
         raise ValueError(f"transformers' model lacks {error.args[0]}; use another version of transformers") from None
     if state:
         raise ValueError(f"{next(iter(state))} has no counterpart; use a model without it")
-    return assemble(config, {ours: _join(tensors, ours) for ours, tensors in parts.items()}).train(vit_mae.training)
+    return config, {ours: _join(tensors, ours) for ours, tensors in parts.items()}
 
 
-def to_huggingface(model: MaskedAutoencoder) -> nn.Module:
-    """A ``transformers.ViTMAEForPreTraining`` with the weights of our model; of its type, on its device.
+def their_model(config: MAEConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    """A ``transformers.ViTMAEForPreTraining`` with the weights of our model; of their type, on their device.
 
-    It hides as many patches as ours does; where that takes another ``mask_ratio``, see :func:`from_huggingface`,
-    theirs gets a nearby one.
+    It hides as many patches as ours does; where that takes another ``mask_ratio``, see :func:`our_model`, theirs gets
+    a nearby one.
+
+    Args:
+        config: of our model.
+        state: its ``state_dict``.
 
     Raises:
         ValueError: a setting of ours has no counterpart; the message names it.
         UserError: transformers is not installed.
     """
-    settings = _their_settings(model.config)
+    settings = _their_settings(config)
     try:
         from transformers import ViTMAEConfig, ViTMAEForPreTraining
     except ImportError:
         raise UserError("transformers", "not installed", "pip install transformers") from None
     with torch.random.fork_rng(devices=()):  # the initial weights, which are replaced, take nobody's random numbers
         vit_mae: nn.Module = ViTMAEForPreTraining(ViTMAEConfig(**settings))
-    state = vit_mae.state_dict()
-    vit_mae.load_state_dict({_in_memory(name, state): tensor for name, tensor in published_tensors(model).items()})
-    return vit_mae.to(model.cls_token).train(model.training)
+    names = vit_mae.state_dict()
+    vit_mae.load_state_dict({_in_memory(name, names): own for name, own in published_tensors(config, state).items()})
+    return vit_mae.to(state["cls_token"])
 
 
-def published_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
+def published_tensors(config: MAEConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights by name and in the layout of published checkpoints, which every version of transformers reads; views.
+
+    Args:
+        config: of our model.
+        state: its ``state_dict``.
 
     Raises:
         ValueError: a setting of ours has no counterpart; the message names it.
     """
-    _their_settings(model.config)
-    state = model.state_dict()
+    _their_settings(config)
     published: dict[str, Tensor] = {}
-    for ours, names in _names(model.config).items():
-        published |= zip(names, _split(state[ours], ours, model.config, len(names)), strict=True)
+    for ours, names in _names(config).items():
+        published |= zip(names, _split(state[ours], ours, config, len(names)), strict=True)
     return published
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spatialmae.model.checkpoint import read_checkpoint, write_checkpoint
 from spatialmae.model.config import MAEConfig
+from spatialmae.model.huggingface import our_model, their_model
 from spatialmae.model.margin import counted_pixels
 from spatialmae.model.masking import Masks
 from spatialmae.model.patches import patch_statistics, patchify, sincos_positions, unpatchify
@@ -237,31 +240,47 @@ class MaskedAutoencoder(nn.Module):
             if isinstance(module, Attention):
                 module.kernel = kernel
 
-    def save_pretrained(self, folder: Path | str, extra: dict[str, Any] | None = None) -> None:
-        """Write the model to a folder; see :func:`spatialmae.model.checkpoint.save_pretrained`."""
-        from spatialmae.model.checkpoint import save_pretrained
+    @classmethod
+    def from_weights(cls, config: MAEConfig, tensors: Mapping[str, Tensor]) -> MaskedAutoencoder:
+        """A model that holds these very tensors, by the names of its ``state_dict``.
 
-        save_pretrained(self, folder, extra)
+        Raises:
+            ValueError: a tensor is missing, unknown, of another shape, or not of a floating type; the message names it.
+        """
+        # On the meta device nothing is allocated, initialised or drawn.
+        with torch.device("meta"):
+            model = cls(config)
+        expected = model.state_dict()
+        for name in (*expected, *tensors):
+            if name not in tensors:
+                raise ValueError(f"{name}: missing")
+            if name not in expected:
+                raise ValueError(f"{name}: unknown")
+            shape, right = tuple(tensors[name].shape), tuple(expected[name].shape)
+            if shape != right:
+                raise ValueError(f"{name}: has shape {shape}, not {right}")
+            if not tensors[name].is_floating_point():
+                raise ValueError(f"{name}: is {tensors[name].dtype}, not of a floating type")
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def save_pretrained(self, folder: Path | str, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the model to a folder; see :func:`spatialmae.model.checkpoint.write_checkpoint`."""
+        write_checkpoint(folder, self.config, self.state_dict(), extra)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> MaskedAutoencoder:
-        """Read a model from a folder; see :func:`spatialmae.model.checkpoint.load_pretrained`."""
-        from spatialmae.model.checkpoint import load_pretrained
-
-        return load_pretrained(folder)
+        """Read a model from a folder; see :func:`spatialmae.model.checkpoint.read_checkpoint`."""
+        return read_checkpoint(folder, cls.from_weights)
 
     @classmethod
     def from_huggingface(cls, vit_mae: nn.Module) -> MaskedAutoencoder:
-        """Convert Hugging Face's model; see :func:`spatialmae.model.huggingface.from_huggingface`."""
-        from spatialmae.model.huggingface import from_huggingface
-
-        return from_huggingface(vit_mae)
+        """Convert Hugging Face's model; see :func:`spatialmae.model.huggingface.our_model`."""
+        return cls.from_weights(*our_model(vit_mae)).train(vit_mae.training)
 
     def to_huggingface(self) -> nn.Module:
-        """Convert to Hugging Face's model; see :func:`spatialmae.model.huggingface.to_huggingface`."""
-        from spatialmae.model.huggingface import to_huggingface
-
-        return to_huggingface(self)
+        """Convert to Hugging Face's model; see :func:`spatialmae.model.huggingface.their_model`."""
+        return their_model(self.config, self.state_dict()).train(self.training)
 
     def _check(self, images: Tensor) -> None:
         expected = (self.config.channels, *self.config.image_hw)

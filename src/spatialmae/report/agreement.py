@@ -10,12 +10,11 @@ import pandas as pd
 from spatialmae.analysis.reach_and_level import ReachAndLevel, Trend
 from spatialmae.analysis.turning import Change
 from spatialmae.config import Config
-from spatialmae.figures.catalogue import drawn_figures
-from spatialmae.layout import Layout, datasets_with
+from spatialmae.figures.declaration import declared_figures
+from spatialmae.layout import Layout
 from spatialmae.tables import read_table
 
 FIGURE = "reach_and_level"
-MODEL_TABLES = ("model_reach", "linear_probe", "image_quality", "attention", "shape_bias")
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,11 @@ class Agreement:
 
 def read_agreements(config: Config) -> list[Agreement]:
     """The agreement of A and B in each evaluation that has the figure of it."""
-    layout = Layout.of(config)
-    drawn = [figure.dataset for figure in drawn_figures(config, "images") if figure.kind.name == FIGURE]
+    layout, figure = Layout.of(config), declared_figures()[FIGURE]
     result = []
-    for evaluation in filter(None, drawn):
-        subjects = {name: evaluation for name in MODEL_TABLES if evaluation in datasets_with(config, name)}
-        for simulation in datasets_with(config, "levels"):
-            subjects["levels"] = simulation
-        tables = {name: read_table(layout.table(name, subject)) for name, subject in subjects.items()}
+    for evaluation in figure.subjects(config) or []:
+        made = figure.made_tables(config, [evaluation])
+        tables = {name: read_table(layout.table(name, subject)) for name, subject in made}
         result.append(compare_papers(evaluation, tables))
     return result
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from spatialmae.claims.ledger import Claim, Ledger
 from spatialmae.errors import UserError
-from spatialmae.figures.catalogue import DrawnFigure
-from spatialmae.layout import Layout
+from spatialmae.figures.declaration import DrawnFigure
+from spatialmae.layout import Layout, Part
 
 VERDICTS = ("CONTRADICTED", "NULL", "INVALID", "INCONCLUSIVE", "REPLICATED", "SUGGESTIVE", "NOT_TESTED")
 """What a reader should see first: where a paper is contradicted, then where its effect is absent."""
@@ -42,17 +42,17 @@ class ClaimRow:
         record: its record in the ledger.
         result: its row of claims.csv.
         detail: its row of claims_detail.csv.
-        dataset: what it was tested on, or empty.
+        subject: what it was tested on, or empty.
         figure: stem of the figure that shows it, or empty.
         seeds: its numbers; None where it is not tested.
         table: file that its numbers come from, in the folder of results, or empty.
-        command: makes that table, the verdicts and the page again, or empty.
+        command: makes that table, the verdicts and the page again; or the part of the study that tests it; or empty.
     """
 
     record: Claim
     result: Mapping[str, Any]
     detail: Mapping[str, Any]
-    dataset: str
+    subject: str
     figure: str
     seeds: SeedTable | None
     table: str
@@ -111,6 +111,7 @@ def claim_rows(
     tables: Mapping[str, pd.DataFrame],
     figures: Sequence[DrawnFigure],
     layout: Layout,
+    unfinished: Sequence[Part] = (),
 ) -> list[ClaimRow]:
     """All claims, contradictions and nulls first, else in the ledger's order.
 
@@ -120,6 +121,7 @@ def claim_rows(
         tables: ``claims``, ``claims_detail`` and ``claims_seeds``.
         figures: the figures of the page.
         layout: where the results lie.
+        unfinished: parts of the study that have not been made.
 
     Raises:
         UserError: the verdicts are of another ledger.
@@ -127,13 +129,15 @@ def claim_rows(
     records = {claim.id: claim for claim in ledger.claims}
     details = tables["claims_detail"].set_index("id").to_dict("index")
     seeds = dict(list(tables["claims_seeds"].groupby("id")))
+    left = {made: part_command(layout, part.name) for part in unfinished for made in part.tables}
     result = []
     for row in tables["claims"].to_dict("records"):
         record = records.get(row["id"])
         if record is None or (base_verdict(row["verdict"]) != "NOT_TESTED" and configuration not in record.tests):
             problem = f"has a verdict on {row['id']} that the ledger's record does not lead to"
             raise UserError(layout.claims, problem, "run the stage again: spatialmae claims")
-        result.append(_claim_row(record, row, details[row["id"]], seeds.get(row["id"]), configuration, figures, layout))
+        about = details[row["id"]], seeds.get(row["id"]), configuration, figures, layout, left
+        result.append(_claim_row(record, row, *about))
     return sorted(result, key=lambda claim: (claim.rank, claim.order))
 
 
@@ -145,26 +149,29 @@ def _claim_row(
     configuration: str,
     figures: Sequence[DrawnFigure],
     layout: Layout,
+    left: Mapping[tuple[str, str], str],
 ) -> ClaimRow:
     if base_verdict(result["verdict"]) == "NOT_TESTED" or seeds is None or record.estimand is None:
-        return ClaimRow(record, result, detail, dataset="", figure="", seeds=None, table="", command="")
-    dataset = record.tests[configuration].dataset
-    table = layout.table(record.estimand.table, dataset)
+        plan = record.tests.get(configuration)
+        command = left.get((record.estimand.table, plan.dataset), "") if plan and record.estimand else ""
+        return ClaimRow(record, result, detail, subject="", figure="", seeds=None, table="", command=command)
+    subject = record.tests[configuration].dataset
+    table = layout.table(record.estimand.table, subject)
     return ClaimRow(
         record,
         result,
         detail,
-        dataset=dataset,
-        figure=figure_of(record, dataset, figures),
+        subject=subject,
+        figure=figure_of(record, subject, figures),
         seeds=seed_table(seeds),
         table=str(table.relative_to(layout.root)),
         command=rerun_command(layout, table),
     )
 
 
-def figure_of(record: Claim, dataset: str, figures: Sequence[DrawnFigure]) -> str:
+def figure_of(record: Claim, subject: str, figures: Sequence[DrawnFigure]) -> str:
     """Stem of the figure that shows a claim as it was tested, or empty; a claim on chains names both dimensions'."""
-    wanted = {f"{record.figure}_{dataset}", f"{record.figure}_1d_{dataset}", record.figure}
+    wanted = {f"{record.figure}_{subject}", f"{record.figure}_1d_{subject}", record.figure}
     return next((figure.stem for figure in figures if figure.stem in wanted), "")
 
 
@@ -172,6 +179,11 @@ def rerun_command(layout: Layout, table: Path) -> str:
     """The command that makes a claim's table, then the verdicts and the page, again, and all that lies between."""
     targets = [str(path) for path in (table, layout.claims, layout.report)]
     return shlex.join(["snakemake", "--cores", "all", "--configfile", str(layout.config), "--force", *targets])
+
+
+def part_command(layout: Layout, part: str) -> str:
+    """The command that makes a part of the study, the verdicts and the page."""
+    return shlex.join(["snakemake", part, "--cores", "all", "--configfile", str(layout.config)])
 
 
 def seed_table(seeds: pd.DataFrame) -> SeedTable:

@@ -14,8 +14,8 @@ from typing import Any
 from matplotlib.colors import to_hex
 
 from spatialmae.claims.ledger import Ledger
-from spatialmae.figures.catalogue import DrawnFigure
 from spatialmae.figures.claims import VERDICT_STYLES
+from spatialmae.figures.declaration import DrawnFigure
 from spatialmae.report import svg
 from spatialmae.report.agreement import Agreement
 from spatialmae.report.claims import VERDICTS, ClaimRow, claims_by_figure, claims_by_number, counts, number
@@ -97,6 +97,7 @@ def render(
     agreements: Sequence[Agreement],
     provenance: Mapping[str, Any],
     deviations: str,
+    unfinished: Mapping[str, str] | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -107,6 +108,7 @@ def render(
         agreements: one for each evaluation that measures both reach and level along the masking ratio.
         provenance: what :func:`spatialmae.report.provenance.collect_provenance` gives.
         deviations: docs/deviations.md.
+        unfinished: parts of the study that have not been run, with the command that runs each.
     """
     environment = page_environment("spatialmae.report")
     environment.filters["number"] = number
@@ -128,6 +130,7 @@ def render(
         provenance=provenance,
         costs=stage_costs(provenance),
         deviations=deviation_rows(deviations),
+        unfinished=unfinished or {},
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -20,12 +21,15 @@ from spatialmae import __version__
 from spatialmae.artifacts import read_tensors
 from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import Config
-from spatialmae.layout import Layout
+from spatialmae.errors import UserError
+from spatialmae.layout import Layout, parts_of
 from spatialmae.tables import read_table
 
+PAGE = ("claims", "notebooks", "report")  # jobs of the page rather than of a part
 
-def collect_provenance(config: Config) -> dict[str, Any]:
-    """Everything a reader needs to say which code, data and machine a result came from; JSON-able."""
+
+def part_provenance(config: Config) -> dict[str, Any]:
+    """Which code, data and machine the tables of a configuration, or of a part of one, came from; JSON-able."""
     layout = Layout.of(config)
     runs = {name: read_table(layout.table("runs", name)) for name in config.training}
     costs = {name: read_table(layout.table("costs", name)) for name in config.training}
@@ -33,19 +37,48 @@ def collect_provenance(config: Config) -> dict[str, Any]:
         "spatialmae": __version__,
         "date": datetime.now(UTC).date().isoformat(),
         "commit": git_state(),
-        "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
         "constraints_sha256": _sha256(Path("constraints.txt")),
-        "ledger_sha256": _sha256_of_ledger(config.claims.ledger),
         "packages": package_versions(),
         "machine": machine(),
-        "seeds": {name: seeds for name in config.datasets if (seeds := config.dataset_seeds(name))}
-        | _simulation_seeds(config),
+        "seeds": {name: config.dataset_seeds(name) for name in config.datasets} | _simulation_seeds(config),
         "threads": {name: dataset.threads for name, dataset in config.datasets.items()},
         "data": {name: read_tensors(layout.data(name), prefix="splits")[1]["provenance"] for name in config.datasets},
         "data_sha256": {name: _sha256(layout.data(name)) for name in config.datasets},
         "training": {name: trained_runs(table, costs[name]) for name, table in runs.items()},
-        "seconds": stage_seconds(layout.root / "benchmarks") | training_seconds(costs),
+        "seconds": job_seconds(layout.root / "benchmarks", _subjects(config)) | training_seconds(costs),
     }
+
+
+def collect_provenance(config: Config) -> dict[str, Any]:
+    """What a page says of itself, and of each part of the study that it shows; JSON-able.
+
+    Raises:
+        UserError: a part is not finished.
+    """
+    layout = Layout.of(config)
+    parts = {part.name: _read_part(layout.part(part.name)) for part in parts_of(config)}
+    return {
+        "spatialmae": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": git_state(),
+        "configuration": {"name": config.name, "sha256": _sha256(layout.config)},
+        "ledger_sha256": _sha256_of_ledger(config.claims.ledger),
+        "parts": parts,
+        "seconds": job_seconds(layout.root / "benchmarks"),
+    }
+
+
+def _read_part(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(path, "not a readable record of a part", "make the part again: spatialmae part") from None
+
+
+def _subjects(config: Config) -> set[str]:
+    """What the jobs of a configuration are of."""
+    simulations = ("checks", "ising", "hierarchy", "identifiability", "calibration")
+    return {*config.datasets, *config.training, *config.evaluations, *(s for s in simulations if getattr(config, s))}
 
 
 def _simulation_seeds(config: Config) -> dict[str, list[int]]:
@@ -120,15 +153,20 @@ def trained_runs(runs: pd.DataFrame, costs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def stage_seconds(folder: Path) -> dict[str, float]:
-    """Wall time of every finished job but training, in seconds, from the workflow's benchmark files.
+def job_seconds(folder: Path, subjects: Collection[str] | None = None) -> dict[str, float]:
+    """Wall time of finished jobs, in seconds, from the workflow's benchmark files; not of training, see ``costs``.
 
-    Those of training hold the last call alone, which may have gone on with runs or found them finished.
+    Args:
+        folder: that holds them: ``<stage>/<subject>.tsv``, or ``<stage>.tsv`` of a stage that is one job.
+        subjects: data sets, trainings, evaluations, simulations; None: the jobs of the page.
     """
     seconds = {}
     for path in sorted(folder.rglob("*.tsv")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if not name.startswith("train/"):
+        stage, _, subject = name.partition("/")
+        of_page = stage in PAGE
+        wanted = of_page if subjects is None else not of_page and (subject or stage) in subjects
+        if wanted and stage != "train":
             seconds[name] = round(float(pd.read_csv(path, sep="\t")["s"].iloc[-1]), 2)
     return seconds
 

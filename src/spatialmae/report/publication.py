@@ -37,8 +37,9 @@ def publish(layout: Layout, reference: Path) -> None:
     for path in (layout.config, layout.claims, layout.report, layout.tables, layout.figures):
         if not path.exists():
             raise UserError(path, "not found", "finish the run first: snakemake")
-    if not provenance["commit"]["sha"] or provenance["commit"]["modified"]:
-        raise UserError(layout.provenance, "made from uncommitted changes", "commit them, and write the report again")
+    for made in (provenance, *provenance["parts"].values()):
+        if not made["commit"]["sha"] or made["commit"]["modified"]:
+            raise UserError(layout.provenance, "made from uncommitted changes", "commit them, and make it again")
     if layout.root.is_absolute():
         hint = "run with results: results (training that was done elsewhere is taken up from there)"
         raise UserError(layout.config, f"its results lie in {layout.root.parent}, which the report names", hint)
@@ -100,13 +101,15 @@ def is_part(name: str, column: str) -> bool:
 
 def _about(folder: Path, claims: pd.DataFrame) -> str:
     name, provenance = folder.name, _read_json(folder / "provenance.json")
-    trained = {device for stage in provenance["training"].values() for device in stage["devices"]}
-    device = ", ".join(sorted(trained)) or f"{provenance['machine']['cpus']} CPUs"
+    parts = provenance["parts"].values()
+    trained = {device for part in parts for training in part["training"].values() for device in training["devices"]}
+    device = ", ".join(sorted(trained)) or f"{max(part['machine']['cpus'] for part in parts)} CPUs"
     papers = claims[claims["tier"] != "ours"]
     tested = int((papers["verdict"].map(base_verdict) != "NOT_TESTED").sum())
     page = f"{folder.parent.name}/{name}/report.html"
     return (
-        f"**{name}**: {provenance['date']}, {device}, commit `{provenance['commit']['sha'][:7]}`; {tested} of "
+        f"**{name}**: {max(part['date'] for part in parts)}, {device}, commit "
+        f"{', '.join(f'`{sha[:7]}`' for sha in dict.fromkeys(part['commit']['sha'] for part in parts))}; {tested} of "
         f"{len(papers)} claims tested; [report](results/{page}), to be opened from a clone"
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialmae.config import Config
-from spatialmae.figures.catalogue import notebook_subjects
-from spatialmae.layout import Layout
+from spatialmae.figures.declaration import figure_subjects
+from spatialmae.layout import Layout, finished
 from spatialmae.notebook import run_notebook
 
 
@@ -15,17 +15,11 @@ def run(config: Config, source: Path, log: Path | None = None) -> None:
 
     ``log`` is the executed copy that keeps the traceback where a cell fails.
     """
-    layout, name = Layout.of(config), source.stem
+    layout, name, config = Layout.of(config), source.stem, finished(config)
     run_notebook(
         source,
         output=layout.notebook(name, "ipynb"),
         html=layout.notebook(name, "html"),
         log_copy=log or layout.root / "logs" / "notebooks" / f"{name}.ipynb",
-        parameters={
-            "tables": str(layout.tables),
-            "figures": str(layout.figures),
-            "artifacts": str(layout.root),
-            **notebook_subjects(config, name),
-            "name": config.name,
-        },
+        parameters={"results": str(layout.root), "subjects": figure_subjects(config, name)},
     )

@@ -9,8 +9,9 @@ import torch
 
 from spatialmae.artifacts import write_tensors, write_text
 from spatialmae.errors import UserError
-from spatialmae.model.checkpoint import CONFIG, WEIGHTS, load_pretrained, save_pretrained
-from spatialmae.model.huggingface import from_huggingface, published_tensors, to_huggingface
+from spatialmae.model.checkpoint import CONFIG, WEIGHTS
+from spatialmae.model.huggingface import published_tensors
+from spatialmae.model.mae import MaskedAutoencoder
 
 
 def import_huggingface(source: str, out: Path) -> None:
@@ -24,10 +25,10 @@ def import_huggingface(source: str, out: Path) -> None:
         UserError: there is none, it cannot be read, it is of another model, or has no counterpart here.
     """
     try:
-        model = from_huggingface(_read(source))
+        model = MaskedAutoencoder.from_huggingface(_read(source))
     except ValueError as error:
         raise UserError.of(source, error) from None
-    save_pretrained(model, out, {"source": source})
+    model.save_pretrained(out, {"source": source})
 
 
 def export_huggingface(folder: Path, out: Path) -> None:
@@ -36,13 +37,14 @@ def export_huggingface(folder: Path, out: Path) -> None:
     Raises:
         UserError: the checkpoint cannot be read, or has no counterpart in transformers.
     """
-    model = load_pretrained(folder)
+    model = MaskedAutoencoder.from_pretrained(folder)
     try:
-        vit_mae: Any = to_huggingface(model)
+        vit_mae: Any = model.to_huggingface()
     except ValueError as error:
         raise UserError.of(folder, error, "model.") from None
     # transformers' own save_pretrained, as of 5.23, misnames the decoder's blocks, which older versions then drop.
-    write_tensors(out / WEIGHTS, {name: tensor.numpy() for name, tensor in published_tensors(model).items()})
+    published = published_tensors(model.config, model.state_dict())
+    write_tensors(out / WEIGHTS, {name: tensor.numpy() for name, tensor in published.items()})
     vit_mae.config.architectures = [type(vit_mae).__name__]
     write_text(out / CONFIG, vit_mae.config.to_json_string())
 

@@ -17,7 +17,8 @@ import torch
 
 from spatialmae.artifacts import locked, read_tensors, write_json, write_tensors, write_text
 from spatialmae.errors import UserError
-from spatialmae.model.checkpoint import load_pretrained, read_config, save_pretrained
+from spatialmae.model.checkpoint import read_config
+from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.model.trained import TrainedModel
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.plan import RunSpec
@@ -230,15 +231,14 @@ class RunFolder:
 
     def save_snapshot(self, trainer: Trainer, folder: Path) -> None:
         """Keep the weights in a folder of their own."""
-        save_pretrained(trainer.model, folder, _config(trainer))
+        trainer.model.save_pretrained(folder, _config(trainer))
 
     def take_snapshots(self, trunk: RunFolder, trainer: Trainer) -> None:
         """Copy the snapshots that a run shares with its trunk."""
         for folder in self._snapshots(trainer.spec):
             theirs = trunk.path / folder.relative_to(self.path)
             if theirs.is_dir():
-                weights = load_pretrained(theirs)
-                save_pretrained(weights, folder, _config(trainer))
+                MaskedAutoencoder.from_pretrained(theirs).save_pretrained(folder, _config(trainer))
 
     def _lacks_snapshots(self, trainer: Trainer) -> bool:
         """Whether one that was taken before the trainer's step is missing, or not as the record of the run has it."""
@@ -271,7 +271,7 @@ class RunFolder:
 
     def finish(self, trainer: Trainer, threads: int) -> None:
         """Write weights and logs, then the record."""
-        save_pretrained(trainer.model, self.path, _config(trainer))
+        trainer.model.save_pretrained(self.path, _config(trainer))
         self.save_logs(trainer)
         self.save_repeat(trainer)
         if trainer.spec.train.schedule == "constant":
@@ -355,7 +355,7 @@ def load_model(folder: Path, precision: Literal["bf16", "fp32"]) -> TrainedModel
     """
     statistics = read_config(folder)["normalisation"]
     mean, std = (tuple(statistics[name]) for name in ("mean", "std"))
-    return TrainedModel(load_pretrained(folder).eval(), mean, std, precision)
+    return TrainedModel(MaskedAutoencoder.from_pretrained(folder).eval(), mean, std, precision)
 
 
 def sha256_of(path: Path) -> str:
