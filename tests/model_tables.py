@@ -191,6 +191,13 @@ def make_attention(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def make_attention_distance(runs: pd.DataFrame) -> pd.DataFrame:
+    table = runs.merge(grid(block=range(1, 7), head=(1, 2, 3)), how="cross")
+    table = table[table["block"] <= table["encoder_depth"]].reset_index(drop=True)
+    distance = (6 + 2 * table["head"]) * jitter(table)
+    return table.assign(attention_distance=distance, attention_distance_uniform=16.7, n_images=128)
+
+
 def make_separability(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture")) -> pd.DataFrame:
     table = runs.merge(pd.DataFrame({"target": targets}), how="cross")
     accuracy, silhouette = (0.3 + 0.1 * effect(table)) * jitter(table), (0.02 * effect(table) - 0.05) * jitter(table)
