@@ -369,6 +369,7 @@ def test_representative_values_keep_both_ends(values: set[float], count: int) ->
     assert (shown[0], shown[-1]) == (min(values), max(values))
 
 
+@pytest.mark.slow
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (theme.save(FIGURES["sweep"](3), tmp_path / stem) for stem in ("a.0", "b"))
     assert first.name == "a.0.png"

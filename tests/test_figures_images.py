@@ -43,6 +43,7 @@ from spatialmae.figures.design import ALONG, compare, compare_along, configurati
 from spatialmae.layout import Layout
 from spatialmae.tables import write_table
 
+pytestmark = pytest.mark.slow  # many pictures
 ROOT = Path(__file__).parents[1]
 CASES = {
     "several ratios": make_runs(),

@@ -41,6 +41,7 @@ from spatialmae.figures.training import HIDDEN
 from spatialmae.layout import Layout, datasets_with
 from spatialmae.tables import write_table
 
+pytestmark = pytest.mark.slow  # many pictures
 ROOT = Path(__file__).parents[1]
 ABOUT = {"run": "leaves-p4", "mask_ratio": 0.75, "evaluation_mask_ratio": 0.75}
 

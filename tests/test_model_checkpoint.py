@@ -174,6 +174,7 @@ def test_weights_of_another_program_or_type_are_refused(tmp_path):
         MaskedAutoencoder.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_models_are_saved_and_read_where_torch_and_numpy_are_all_there_is(tmp_path):
     absent = [
         "jaxtyping",

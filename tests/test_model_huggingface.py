@@ -399,6 +399,7 @@ def test_checkpoints_that_cannot_be_exported_are_said_so_and_leave_nothing(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_a_network_a_name_on_the_hub_ends_in_one_line(tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "spatialmae", "import-huggingface", "facebook/vit-mae-base", str(tmp_path / "out")]

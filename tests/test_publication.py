@@ -47,22 +47,26 @@ def finished(tmp_path, monkeypatch) -> Layout:
     (layout.runs / "one").mkdir(parents=True)
     (layout.runs / "one" / "model.safetensors").write_bytes(b"weights")
     layout.provenance.write_text(json.dumps(PROVENANCE))
+    layout.parts.mkdir()
+    layout.part("quick").write_text(json.dumps(PART))
     return layout
 
 
 VERDICTS = ["REPLICATED", "CONTRADICTED", "NOT_TESTED(planned)", "REPLICATED"]
-PROVENANCE = {
+PART = {
     "date": "2026-01-02",
     "commit": {"sha": "0123456789", "modified": False},
     "training": {"ratios": {"devices": ["cpu (some)"]}},
     "machine": {"cpus": 2},
 }
+PROVENANCE = {"date": "2026-01-03", "commit": {"sha": "012345678a", "modified": False}, "parts": {"quick": PART}}
 
 
 def test_verdicts_tables_figures_and_report_are_published_and_nothing_else(finished, tmp_path):
     publish(finished, Path("reference"))
     files = {path.relative_to("reference").as_posix() for path in Path("reference").rglob("*") if path.is_file()}
     kept = {"claims.csv", "config.yaml", "provenance.json", "report.html", "figures/a.svg", "tables/reach/leaves.csv"}
+    kept.add("parts/quick.json")
     assert files == {f"quick/{name}" for name in kept}
 
 
@@ -84,10 +88,20 @@ def test_publishing_again_replaces_what_was_there(finished):
     [({"sha": "1", "modified": True}, "uncommitted"), ({"sha": None, "modified": None}, "uncommitted")],
 )
 def test_a_run_that_no_commit_made_is_refused(finished, commit, problem):
-    finished.provenance.write_text(json.dumps(PROVENANCE | {"commit": commit}))
-    with pytest.raises(UserError, match=problem):
-        publish(finished, Path("reference"))
+    of_page, of_part = PROVENANCE | {"commit": commit}, PROVENANCE | {"parts": {"quick": PART | {"commit": commit}}}
+    for provenance in (of_page, of_part):
+        finished.provenance.write_text(json.dumps(provenance))
+        with pytest.raises(UserError, match=problem):
+            publish(finished, Path("reference"))
     assert not Path("reference").exists()
+
+
+def test_published_parts_that_a_run_lacks_are_not_lost(finished):
+    publish(finished, Path("reference"))
+    Path("reference/quick/parts/other.json").write_text("{}")
+    with pytest.raises(UserError, match="lacks the part other, which is published; make it, or copy"):
+        publish(finished, Path("reference"))
+    assert Path("reference/quick/parts/other.json").exists()
 
 
 def test_an_unfinished_run_and_results_elsewhere_are_refused(finished, tmp_path):
@@ -149,6 +163,7 @@ def test_the_readme_says_what_is_published(section, content):
     assert text.split(start)[1].split(end)[0].strip() == content()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [path for path in PUBLISHED if path not in PARTS], ids=lambda path: path.name)
 def test_published_verdicts_follow_from_the_published_tables_by_the_committed_rules(folder):
     published = read_table(folder / "claims.csv").set_index("id")

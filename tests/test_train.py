@@ -348,6 +348,7 @@ def record_of(tmp_path: Path, spec: RunSpec) -> Path:
     return tmp_path / "runs" / spec.name / "run.json"
 
 
+@pytest.mark.slow
 def test_a_plan_is_trained_once_and_damage_is_trained_again(plan, tmp_path, capsys):
     main([str(plan), "--workers", "2"])
     assert "train test: 2/2 runs" in capsys.readouterr().err
@@ -470,6 +471,7 @@ def test_a_state_of_other_code_is_taken_only_if_todays_does_the_same(plan, tmp_p
     assert (json.loads(folder.repeat.read_text())["weights_sha256"] == whole) == same
 
 
+@pytest.mark.slow
 def test_out_of_time_leaves_states_that_the_next_call_goes_on_from(plan, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"test: time ran out with 0 of 2 runs finished; run the same command again"):
         main([str(plan), "--workers", "1", "--max-minutes", "0.0001"])
@@ -639,6 +641,7 @@ def bare_machine(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent.parent / 'src'}"}
 
 
+@pytest.mark.slow
 def test_training_needs_torch_and_numpy_alone(plan, tmp_path):
     # -S: no site-packages.
     command = [sys.executable, "-S", "-m", "spatialmae", "train", str(plan), "--workers", "1"]
@@ -655,6 +658,7 @@ def test_bad_input_ends_in_one_line(tmp_path):
     assert result.stderr == "error: no.json: plan not found; write it again: spatialmae plan TRAINING --config FILE\n"
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_by_one_process_at_a_time(plan, tmp_path):
     message = r"another process is training it \(1 of 2 runs failed\); wait for that, or end it"
     with RunFolder(tmp_path / "runs" / SPEC.name).locked(), pytest.raises(UserError, match=message):
@@ -663,6 +667,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(plan, tmp_path):
     assert all((tmp_path / "runs" / spec.name / "run.json").exists() for spec in Plan.load(plan).runs)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_command_that_is_killed(plan):
     values = json.loads(plan.read_text())
     values["runs"][0]["train"]["epochs"] = 100_000
@@ -690,6 +695,7 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_finished_run_with_a_file_missing_is_trained_again(plan, tmp_path):
     main([str(plan), "--workers", "1"])
     folder = tmp_path / "runs" / Plan.load(plan).runs[1].name
@@ -731,6 +737,7 @@ def test_logs_tell_of_a_divergence_and_no_state_stays(plan, tmp_path):
     assert not (tmp_path / "runs" / spec.name / "state.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_what_a_worker_did_not_expect_is_said_and_others_go_on(plan, tmp_path):
     blocked = tmp_path / "runs" / SPEC.name
     blocked.parent.mkdir()

@@ -2,13 +2,11 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from spatialmae.analysis.convergence import epochs_to, mean_image_loss
 from spatialmae.analysis.reconstruction import reconstruct
@@ -22,27 +20,20 @@ from spatialmae.model.trained import TrainedModel
 from spatialmae.stages import training
 from spatialmae.tables import read_table
 from spatialmae.train.plan import Plan
-from trained_stages import train_stages
+from trained_models import SMALL, small_values
 
-ROOT = Path(__file__).parent.parent
+N_TRAIN = SMALL["n_train"]
 SIZES = {"encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8, "decoder_depth": 1}
 NORMALISATION = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Configuration and layout of a trained stage: two ratios, two seeds."""
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
-    values["results"] = str(tmp_path_factory.mktemp("results"))
-    values["datasets"]["leaves"]["source"] |= {"n_train": 40, "n_validation": 20, "n_test": 20}
-    values["training"], values["evaluations"] = {"ratios": values["training"]["ratios"]}, {}
-    values["training"]["ratios"] |= {"model": SIZES | {"decoder_heads": 1}, "grid": {"mask_ratio": [0.5, 0.75]}}
-    values["training"]["ratios"]["train"] |= {"batch_size": 20}
-    config = parse_config(values, "test")
-    layout = Layout.of(config)
-    train_stages(config)
+def trained(tmp_path_factory, trained_models):
+    """Configuration and layout of a training: two ratios, two seeds."""
+    config = parse_config(small_values(tmp_path_factory.mktemp("results"), ["ratios"], {}), "test")
+    trained_models.provide(config)
     training.run(config, "ratios")
-    return config, layout
+    return config, Layout.of(config)
 
 
 def test_the_plan_holds_the_runs_of_the_configuration_by_paths_that_can_be_carried(trained):
@@ -61,7 +52,7 @@ def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
     assert set(table) >= {*MODEL_FIELDS, *TRAIN_FIELDS, "code_matches"} - {"snapshots", "snapshot_steps"}
     assert table["mask_unit"].tolist() == table["patch_size"].tolist()
     assert table["realised_mask_ratio"].tolist() == [0.5, 0.5, 0.75, 0.75]
-    assert table["images"].tolist() == [2 * 40] * 4
+    assert table["images"].tolist() == [2 * N_TRAIN] * 4
     assert set(table["precision"]) == {"auto"}, "the setting, as the file has it"
     assert set(table["precision_used"]) <= {"bf16", "fp32"}, "what it came to"
     images = ImageData.load(layout.data("leaves"))
@@ -82,7 +73,7 @@ def test_curves_hold_name_seed_and_measurements_whatever_the_grid(trained):
     for name, columns in measured.items():
         table = read_table(layout.table(name, "ratios"))
         assert list(table) == ["name", "seed", "images", *columns]
-        assert table.groupby("name")["images"].max().tolist() == [80] * 4
+        assert table.groupby("name")["images"].max().tolist() == [2 * N_TRAIN] * 4
         assert not table.duplicated(["name", "step"]).any()
 
 
@@ -222,7 +213,7 @@ def test_a_nan_validation_loss_stays_missing_and_a_log_without_a_column_is_said_
     path.write_text("epoch,step,loss\n1,2,nan\n")
     table = training._curve(path, training.VALIDATION, spec)
     assert pd.isna(table["loss"]).all()
-    assert table[["name", "images"]].to_numpy().tolist() == [[spec.name, 40]]
+    assert table[["name", "images"]].to_numpy().tolist() == [[spec.name, 2 * spec.train.batch_size]]
     path.write_text("epoch,loss\n1,nan\n")
     with pytest.raises(UserError, match=r"not readable \(.*step.*\); delete the run"):
         training._curve(path, training.VALIDATION, spec)

@@ -158,7 +158,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert plan(finished) == Planned()
 
 
-AFTER_ANALYSIS = {"judge_claims": 1, "draw_claims": 1, "write_report": 1}
+AFTER_ANALYSIS = {"finish_part": 1, "judge_claims": 1, "draw_claims": 1, "write_report": 1}
 AFTER_CALIBRATION = {"draw_calibration": 1, "write_report": 1}
 AFTER_TRAINING = (
     AFTER_ANALYSIS
@@ -240,7 +240,6 @@ EDITED_SETTINGS = {
             "n_samples: 200": "n_samples: 300",
             "n_components: [8, 16, 64]": "n_components: [8, 64]",
             "dense: {n_train: 200,": "dense: {n_train: 300,",
-            "minutes: 1": "minutes: 2",  # of no result
         },
         {"measure_ising", "solve_linear", "measure_features", "measure_reach", "measure_sampling", "probe_features"}
         | {"evaluate_dense"},
@@ -335,6 +334,14 @@ def test_a_run_that_leaves_out_an_evaluation_is_judged_without_it(finished):
     assert {claim.split(".")[0] for claim in left_out} == {"A11"}
     assert not whole[left_out].str.startswith("NOT_TESTED").any()
     pd.testing.assert_series_equal(found.drop(left_out), whole.drop(left_out))
+
+
+def test_a_configuration_that_extends_another_and_is_overridden_is_planned(checkout):
+    own = {"extends": "config/smoke.yaml", "name": "own", "checks": None, "training": {"ratios": {"seeds": 3}}}
+    (checkout / "own.yaml").write_text(json.dumps(own))
+    output = call(checkout, "--dry-run", "--configfile", "own.yaml", "--config", "results=elsewhere")
+    assert "elsewhere/own/runs/leaves-p4-m0.5-e2-s2-" in output
+    assert "check_closed_form" not in output
 
 
 def test_a_wrong_configuration_is_one_clear_line(checkout):

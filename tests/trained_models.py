@@ -31,7 +31,6 @@ SOURCES = {
 LEAVES = {
     "dataset": "leaves",
     "seeds": 2,
-    "minutes": 1,
     "model": {"patch_size": 4, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2}
     | {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
     "train": {"epochs": 2, "batch_size": 100, "base_lr": 0.005, "warmup_epochs": 0.2, "snapshots": [0, 1]},
@@ -55,7 +54,7 @@ DEEP = changed(
     DIGITS, {"decoder_depth": [1, 2]}, without="decoder_depth", patch_size=4, mask_ratio=0.75, encoder_depth=2
 )
 TRAININGS: dict[str, dict[str, Any]] = {
-    "leaves": LEAVES,
+    "ratios": LEAVES,
     "leaves_8": changed(LEAVES, {"mask_ratio": [0.25]}, patch_size=8),
     "fields": LEAVES | {"dataset": "fields"},
     "fields_8": changed(LEAVES | {"dataset": "fields"}, {"mask_ratio": [0.25]}, patch_size=8),

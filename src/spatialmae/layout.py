@@ -89,9 +89,14 @@ class Layout:
         """The report."""
         return self.root / "report.html"
 
+    @property
+    def parts(self) -> Path:
+        """Folder of the records of finished parts."""
+        return self.root / "parts"
+
     def part(self, name: str) -> Path:
         """What a part of the study was made from and with; written when all its tables are there."""
-        return self.root / "parts" / f"{name}.json"
+        return self.parts / f"{name}.json"
 
     @property
     def provenance(self) -> Path:

@@ -182,12 +182,10 @@ def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, subject: str) -> Figur
         table: ``fine_tuning``: name, seed, target, accuracy (fraction of the test images; missing where training
             diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, memory_bytes,
             at_grid_edge, every setting of the models, those of their training with the prefix ``pretraining_``.
-        costs: ``costs`` of fine-tuning: name, n_blocks, embedding_trained, seconds_per_step.
+        costs: ``costs`` of the same evaluation: name, n_blocks, embedding_trained, seconds_per_step.
         subject: name of the evaluation.
     """
-    trained = ["name", "n_blocks", "embedding_trained"]
-    # Models from scratch take as much time as the others, and have none of their own.
-    table = with_pretraining(table).merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
+    table = with_pretraining(with_times(table, costs))
     table = table.assign(blocks=_blocks(table), memory_mib=table["memory_bytes"] / 2**20)
     scratch = table["from_scratch"].astype(bool)
     tuned = table[~scratch]
@@ -199,6 +197,12 @@ def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, subject: str) -> Figur
     theme.legend_above(figure, figure.axes)
     theme.note(figure, about, seeds, *facts, *state_grid_edges(table, "learning rate"), *state_centre(compare(tuned)))
     return figure
+
+
+def with_times(table: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """The table ``fine_tuning`` with ``seconds_per_step`` of its ``costs``; missing for models from scratch."""
+    trained = ["name", "n_blocks", "embedding_trained"]
+    return table.merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
 
 
 def with_pretraining(table: pd.DataFrame) -> pd.DataFrame:
