@@ -21,6 +21,7 @@ from model_tables import (
     RATIOS,
     make_agreement_tables,
     make_attention,
+    make_attention_distance,
     make_corruptions,
     make_dense,
     make_levels,
@@ -71,6 +72,7 @@ def draw(runs: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
         "reconstruction": lambda: images.reconstruction(make_quality(runs), "x"),
         "attention": lambda: images.attention(make_attention(runs), "x"),
         "attention_blocks": lambda: images.attention_blocks(make_attention(runs), "x"),
+        "attention_distance": lambda: images.attention_distance(make_attention_distance(runs), "x"),
         "separability": lambda: images.separability(make_separability(runs), "x"),
         "embedding": lambda: images.embedding(make_tsne(runs), "x"),
         "probe_shift": lambda: images.probe_shift(make_corruptions(runs), "x"),
@@ -179,6 +181,19 @@ def test_attention_by_block_has_a_line_for_each_configuration_as_long_as_its_enc
     axis = images.attention_blocks(make_attention(make_models(CROSS[:3])), "x").axes[0]
     for depth in (2, 4, 6):
         assert line(axis, f"encoder depth {depth}")[:, 0].tolist() == list(range(1, depth + 1))
+
+
+def test_attention_distance_shows_each_head_and_the_mean_over_heads_of_each_configuration() -> None:
+    table = make_attention_distance(make_models(CROSS[:3], 2))
+    axis = images.attention_distance(table, "x").axes[0]
+    crosses = [one.get_offsets() for one in axis.collections if len(one.get_offsets()) % 3 == 0]
+    shown = np.concatenate(crosses)
+    assert {tuple(row) for row in table[["block", "attention_distance"]].to_numpy()} <= {tuple(row) for row in shown}
+    for depth in (2, 4, 6):
+        expected = table[table["encoder_depth"] == depth].groupby("block")["attention_distance"].mean()
+        mean = np.column_stack([expected.index, expected])
+        np.testing.assert_allclose(line(axis, f"encoder depth {depth}"), mean)
+    assert level(axis, "uniform attention") == 16.7
 
 
 def test_separability_has_a_row_for_each_target_with_chance() -> None:
@@ -446,6 +461,7 @@ def test_an_evaluation_has_the_figures_of_its_tables_and_of_the_settings_that_it
 def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_path: Path) -> None:
     runs, margins = make_runs((0.5, 0.75), 2), make_models(MARGINS, 2)
     tables = make_tables(runs) | {
+        "attention_distance": make_attention_distance(runs),
         "separability": make_separability(runs),
         "tsne": make_tsne(runs),
         "corruptions": make_corruptions(runs),

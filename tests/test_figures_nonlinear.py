@@ -30,6 +30,7 @@ from model_tables import (
     make_runs,
     make_second_order,
     make_training,
+    split_costs,
 )
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import load_config
@@ -376,8 +377,9 @@ def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_pat
         "second_order": make_second_order(runs),
         "linear_probe": make_probe(runs),
         "nearest_neighbours": make_probe(runs),
-        "fine_tuning": make_fine_tuning(runs, (0, None)),
     }
+    tables["fine_tuning"], costs = split_costs(make_fine_tuning(runs, (0, None)))
+    write_table(tmp_path / "tables" / "costs" / "fine_tuning_ratios.csv", costs)
     for name, table in tables.items():
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     write_table(tmp_path / "tables" / "second_order" / "surrogate.csv", tables["second_order"])

@@ -233,6 +233,41 @@ def attention_blocks(table: pd.DataFrame, subject: str) -> Figure:
     return figure
 
 
+@declare(
+    tables=["attention_distance"],
+    papers="B",
+    caption="How far do attention heads look? Distance between a patch and those it attends to, weighted by attention, "
+    "of each head (crosses), and the mean over heads, by block; dotted: attention that is spread evenly, after "
+    "Dosovitskiy et al., 2021 ({subject}; no claim). {seeds}",
+    alt="Distance of attention of each head of trained models by block, {subject}.",
+)
+def attention_distance(table: pd.DataFrame, subject: str) -> Figure:
+    """Attention distance of each head, and its mean over heads, by block; a line for each configuration.
+
+    Args:
+        table: ``attention_distance``: seed, block, head, attention_distance and attention_distance_uniform (px),
+            n_images, and every setting.
+        subject: name of the evaluation.
+    """
+    figure, axes = theme.panels(1, 1, height=2.2)
+    axis = axes[0, 0]
+    for one in configurations(table):
+        heads, distances = one.rows["block"], one.rows["attention_distance"]
+        axis.scatter(heads, distances, s=10, marker="x", linewidths=0.5, alpha=0.5, color=[one.style.color])
+        of_seeds = one.rows.groupby(["block", "seed"], as_index=False)["attention_distance"].mean()
+        theme.draw_series(axis, of_seeds, "block", "attention_distance", one.style, one.label or "models")
+    for uniform in table["attention_distance_uniform"].unique():
+        axis.axhline(uniform, color=theme.GREY, linestyle=":", label="uniform attention", zorder=1.8)
+    axis.set(xlabel="block", ylabel="distance (px)", xticks=sorted(table["block"].unique()))
+    axis.set_xlim(0.5, table["block"].max() + 0.5)
+    axis.set_ylim(bottom=0)
+    theme.legend_above(figure, axes.flat)
+    seeds = state_seeds(table, "block", "attention_distance")
+    about = f"{subject}, {table['n_images'].max():,} unmasked test images, [CLS] left out"
+    theme.note(figure, about, seeds, "crosses: heads", *state_centre(compare(table)))
+    return figure
+
+
 def _note_attention(
     figure: Figure, table: pd.DataFrame, subject: str, seeds: str, blocks: str, compared: Sequence[Comparison]
 ) -> None:
