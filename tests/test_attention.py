@@ -15,7 +15,7 @@ from spatialmae.analysis.attention import (
     object_fractions,
 )
 from spatialmae.data.dead_leaves import dead_leaves
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 
 PATCH, GRID = 2, (3, 4)
 N_PATCHES = 12
@@ -117,10 +117,10 @@ def data():
     return dead_leaves(n_train=1, n_validation=1, n_test=12, image_size=16, seed=0)
 
 
-def trained_run(**settings) -> TrainedRun:
+def trained_run(**settings) -> TrainedModel:
     settings = {"image_size": 16, "patch_size": 4, "channels": 3} | settings
     model = small_model(torch.float32, **settings).eval()
-    return TrainedRun(model, {"normalisation": {"mean": [0.4, 0.5, 0.5], "std": [0.5, 0.25, 0.3]}}, {})
+    return TrainedModel(model, (0.4, 0.5, 0.5), (0.5, 0.25, 0.3))
 
 
 def test_a_models_rows_are_those_of_its_maps_image_by_image(data):

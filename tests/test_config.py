@@ -83,7 +83,7 @@ def test_shipped_configurations_are_valid(path):
         (("training", "ratios", "grid", "image_size"), [8], "training.ratios.grid.image_size", "remove it"),
         (("training", "ratios", "grid", "mask_unit"), [None, 4], "training.ratios.grid.mask_unit", "remove one"),
         (("evaluations", "ratios", "models"), ["ratio"], "evaluations.ratios.models", "name one of these"),
-        (("evaluations", "ratios", "analyses"), ["jacobi"], "evaluations.ratios.analyses.0", "use one of jacobian, "),
+        (("evaluations", "ratios", "analyses"), ["jacobi"], "evaluations.ratios.analyses.0", "use one of attention, "),
     ],
 )
 def test_wrong_values_are_refused_in_one_line_with_field_and_hint(values, where, value, field, hint):

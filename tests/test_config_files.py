@@ -10,8 +10,10 @@ import yaml
 
 from spatialmae.config import DATASET_ANALYSES, Config, Source, load_config, parse_config, read_values
 from spatialmae.errors import UserError
+from spatialmae.evaluation.measure import COSTS
 from spatialmae.figures.declaration import declared_figures
 from spatialmae.layout import datasets_with, parts_of
+from spatialmae.measures import MEASURES
 
 ROOT = Path(__file__).parent.parent
 LEAVES = {"kind": "dead_leaves", "image_size": 16, "n_train": 90, "n_validation": 9, "n_test": 9}
@@ -252,7 +254,7 @@ def test_no_part_can_have_the_name_of_a_rule(values):
     text = "\n".join(path.read_text() for path in (ROOT / "workflow").rglob("*") if path.is_file())
     named = re.findall(r"^rule (\w+):", text, flags=re.MULTILINE)
     made = re.findall(r"name:\s+f\"(\w+)\{(\w+)\}\"", text)
-    names = {"notebook": {kind.notebook for kind in declared_figures().values()}, "analysis": ("jacobian", "probe")}
+    names = {"notebook": {kind.notebook for kind in declared_figures().values()}, "measure": MEASURES}
     rules = {*named, *(prefix + name for prefix, wildcard in made for name in names[wildcard])}
     assert {"all", "report", "draw_reach", "evaluate_probe"} <= rules
     for rule in rules:
@@ -267,7 +269,9 @@ def test_the_parts_of_cifar10_make_all_its_tables():
     made = [table for part in parts for table in part.tables]
     assert len(set(made)) == len(made)
     for table in {table for table, _ in made}:
-        assert sorted(subject for name, subject in made if name == table) == sorted(datasets_with(config, table))
+        of_trainings = set(config.training) if table == COSTS else set()
+        expected = sorted(set(datasets_with(config, table)) - of_trainings)
+        assert sorted(subject for name, subject in made if name == table) == expected
     assert {name for part in parts for name in part.training} == set(config.training)
 
 

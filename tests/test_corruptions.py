@@ -12,6 +12,7 @@ from skimage.filters import gaussian
 from small_models import small_model
 from spatialmae.data.dataset import ImageData, consecutive_splits
 from spatialmae.data.dead_leaves import dead_leaves
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe import corruptions
 from spatialmae.probe.corruptions import (
     CORRUPTIONS,
@@ -24,7 +25,6 @@ from spatialmae.probe.corruptions import (
 )
 from spatialmae.probe.linear_probe import ProbeTask, fit_linear_probe
 from spatialmae.probe.representation import represent, represent_splits
-from spatialmae.train.runs import TrainedRun
 
 # CIFAR-10-C's, from make_cifar_c.py of github.com/hendrycks/robustness.
 PUBLISHED = {
@@ -236,7 +236,7 @@ def test_what_cannot_be_corrupted_is_refused(images):
 def probed():
     """A model, and a probe of it that tells images in two colours apart; features of the test images."""
     model = small_model(torch.float32, channels=3).eval()
-    run = TrainedRun(model, {"normalisation": {"mean": [0.5] * 3, "std": [0.3] * 3}}, {})
+    run = TrainedModel(model, (0.5,) * 3, (0.3,) * 3)
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, 300)
     pictures = rng.integers(90, 150, (300, 8, 8, 3)) + 12 * np.stack([label, 0 * label, -label], axis=1)[:, None, None]

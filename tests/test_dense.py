@@ -12,6 +12,7 @@ from spatialmae.data.dataset import ImageData, consecutive_splits
 from spatialmae.data.dead_leaves import dead_leaves
 from spatialmae.model import MAEConfig, MaskedAutoencoder
 from spatialmae.model.patches import patchify
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe import dense
 from spatialmae.probe.dense import (
     DensePredictor,
@@ -21,7 +22,6 @@ from spatialmae.probe.dense import (
     root_mean_squared_error,
 )
 from spatialmae.probe.dense_settings import DenseConfig
-from spatialmae.train.runs import TrainedRun
 
 MODEL = MAEConfig(
     image_size=8, patch_size=4, channels=1,
@@ -34,7 +34,7 @@ TUNED = replace(FROZEN, n_blocks=None, base_lr=(6e-2,))
 @pytest.fixture(scope="module")
 def run():
     model = MaskedAutoencoder(MODEL, torch.Generator().manual_seed(3)).eval()
-    return TrainedRun(model, {"normalisation": {"mean": [0.5], "std": [0.3]}}, {})
+    return TrainedModel(model, (0.5,), (0.3,))
 
 
 def blocks(n: int = 400, seed: int = 0) -> ImageData:
@@ -213,7 +213,7 @@ def test_divergence_is_said_and_another_learning_rate_taken(run, data):
 def test_leaves_at_the_models_size_can_be_probed_whatever_it_was_trained_on():
     config = replace(MODEL, image_size=16, channels=3, encoder_dim=64)
     model = MaskedAutoencoder(config, torch.Generator().manual_seed(0)).eval()
-    run = TrainedRun(model, {"normalisation": {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}}, {})
+    run = TrainedModel(model, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
     data = dead_leaves(n_train=600, n_validation=60, n_test=60, image_size=16, seed=0)
     segmentation, depth = dense_rows(run, data, replace(FROZEN, base_lr=(0.1,)), 0, device="cpu")
     assert segmentation["score"] > segmentation["baseline"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from spatialmae.analysis import second_order as analysis_second_order
 from spatialmae.analysis.convergence import mean_image_loss
 from spatialmae.analysis.jacobian import reconstruction_jacobian, singular_spectrum
 from spatialmae.analysis.reach import Influence, mean_influence, rms_radius
@@ -24,12 +25,17 @@ from spatialmae.analysis.second_order import (
 from spatialmae.artifacts import read_tensors
 from spatialmae.config import parse_config
 from spatialmae.errors import UserError
+from spatialmae.evaluation import fitted_probe, jacobians
+from spatialmae.evaluation.shared import common_masks
+from spatialmae.evaluation.views import common_views, viewed_images
 from spatialmae.layout import Layout
 from spatialmae.model.masking import Masks
 from spatialmae.model.patches import patchify
-from spatialmae.stages import jacobian, model_probe, probes, second_order
-from spatialmae.stages.views import ViewedModels
+from spatialmae.model.trained import TrainedModel
+from spatialmae.stages import evaluate
+from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
+from spatialmae.train.runs import RunFolder
 from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +72,22 @@ def config(values):
     return config
 
 
-def table(config, stage, name, evaluation):
-    stage.run(config, evaluation)
+def evaluated_of(config, name):
+    return open_evaluation(config, name)[0]
+
+
+def views_of(evaluated, seed, ratio):
+    settings = evaluated.settings
+    return common_views(evaluated.shared.data.image_shape, ratio, evaluated.mask_unit, settings.n_masks, seed)
+
+
+def viewed(evaluated, seed):
+    """The images that a seed's models are looked at with."""
+    return evaluated.shared.data.images[viewed_images(evaluated.shared, evaluated.settings.n_images, seed)]
+
+
+def table(config, measure, name, evaluation):
+    evaluate.run(config, measure, evaluation)
     return read_table(Layout.of(config).table(name, evaluation))
 
 
@@ -97,46 +117,46 @@ def test_impossible_evaluations_are_refused_by_name(values, change, message):
 
 
 def test_masks_hide_the_same_pixels_for_all_patch_sizes_and_more_at_higher_ratios(config):
-    evaluated = ViewedModels(config, "patches")
-    two, four = (next(s for s in evaluated.specs if s.model.patch_size == p) for p in (2, 4))
-    for low, high in zip(evaluated.views(1, 0.5), evaluated.views(1, 0.75), strict=True):
+    evaluated = evaluated_of(config, "patches")
+    two, four = (next(s.spec for s in evaluated.runs if s.spec.model.patch_size == p) for p in (2, 4))
+    for low, high in zip(views_of(evaluated, 1, 0.5), views_of(evaluated, 1, 0.75), strict=True):
         assert (high.visible <= low.visible).all()
         assert high.visible.sum() == 16 and low.visible.sum() == 32
         assert len(high.geometry.outputs) > 0
         assert not high.visible[high.geometry.outputs].any()
         for spec in (two, four):
             p = spec.model.patch_size
-            mask = evaluated.masks(spec.model, 0.5, low.noise).mask.reshape(spec.model.grid).numpy()
+            mask = common_masks(spec.model, 0.5, 4, low.noise).mask.reshape(spec.model.grid).numpy()
             np.testing.assert_array_equal(mask.repeat(p, 0).repeat(p, 1).ravel() == 0, low.visible)
 
 
 def test_a_models_objective_has_no_part_in_common_masks(config):
-    evaluated = ViewedModels(config, "ratios")  # of units of 2 px
-    model = evaluated.specs[0].model
+    evaluated = evaluated_of(config, "ratios")  # of units of 2 px
+    model = evaluated.runs[0].spec.model
     margin = replace(model, image_size=16, mask_unit=8, loss_margin=3, loss_margin_control=True)
     plain = replace(model, image_size=16, mask_unit=8)
     noise = torch.rand(3, 64, generator=torch.Generator().manual_seed(0))
-    found = [evaluated.masks(one, 0.5, noise).mask for one in (margin, plain)]
+    found = [common_masks(one, 0.5, 2, noise).mask for one in (margin, plain)]
     assert torch.equal(*found)
 
 
 def test_a_seeds_images_and_masks_are_its_own_and_come_from_the_test_split(config):
-    evaluated = ViewedModels(config, "ratios")
-    first, second = evaluated.images(0), evaluated.images(1)
-    assert set(first) | set(second) <= set(evaluated.data.splits["test"])
+    evaluated = evaluated_of(config, "ratios")
+    first, second = (viewed_images(evaluated.shared, 3, seed) for seed in (0, 1))
+    assert set(first) | set(second) <= set(evaluated.shared.data.splits["test"])
     assert set(first) != set(second)
-    assert not np.array_equal(evaluated.views(0, 0.5)[0].visible, evaluated.views(1, 0.5)[0].visible)
-    np.testing.assert_array_equal(evaluated.images(0), first)
+    assert not np.array_equal(views_of(evaluated, 0, 0.5)[0].visible, views_of(evaluated, 1, 0.5)[0].visible)
+    np.testing.assert_array_equal(viewed_images(evaluated.shared, 3, 0), first)
 
 
 def test_reach_is_that_of_the_jacobians_by_hand(config):
-    rows = table(config, jacobian, "model_reach", "ratios")
-    evaluated = ViewedModels(config, "ratios")
-    spec = evaluated.specs[0]
-    run, images = evaluated.run(spec), evaluated.data.images[evaluated.images(spec.seed)]
+    rows = table(config, "jacobian", "model_reach", "ratios")
+    evaluated = evaluated_of(config, "ratios")
+    spec = evaluated.runs[0].spec
+    run, images = evaluated.runs[0].load(), viewed(evaluated, spec.seed)
     radii = []
-    for view in evaluated.views(spec.seed, 0.75):
-        masks = evaluated.masks(spec.model, 0.75, view.noise.expand(3, -1))
+    for view in views_of(evaluated, spec.seed, 0.75):
+        masks = common_masks(spec.model, 0.75, evaluated.mask_unit, view.noise.expand(3, -1))
         found = reconstruction_jacobian(
             run.model, run.normalise(torch.from_numpy(images)), masks, torch.from_numpy(view.geometry.outputs)
         )
@@ -148,7 +168,7 @@ def test_reach_is_that_of_the_jacobians_by_hand(config):
 
 
 def test_untrained_and_linear_predictors_stand_beside_the_trained_ones(config):
-    rows = table(config, jacobian, "model_reach", "ratios")
+    rows = table(config, "jacobian", "model_reach", "ratios")
     # Two seeds and two evaluation ratios: six runs, the initial weights that they share, and the linear predictor.
     assert rows.groupby("predictor").size().to_dict() == {"trained": 12, "untrained": 4, "linear": 4}
     basis = read_table(Layout.of(config).table("model_basis", "ratios")).set_index("predictor")
@@ -160,36 +180,40 @@ def test_untrained_and_linear_predictors_stand_beside_the_trained_ones(config):
 
 
 def test_the_linear_predictors_ridge_is_that_of_least_validation_error(config):
-    rows = table(config, jacobian, "model_reach", "ratios").query("predictor == 'linear'")
-    evaluated = ViewedModels(config, "ratios")
-    run, splits = evaluated.run(evaluated.specs[0]), evaluated.data.splits
-    moments = normalised_moments(run, evaluated.data.images[splits["train"]])
-    validation = normalised_images(run, evaluated.data.images[splits["validation"]]).reshape(-1, 64)
+    rows = table(config, "jacobian", "model_reach", "ratios").query("predictor == 'linear'")
+    evaluated = evaluated_of(config, "ratios")
+    run, splits = evaluated.runs[0].load(), evaluated.shared.data.splits
+    moments = normalised_moments(run, evaluated.shared.data.images[splits["train"]])
+    validation = normalised_images(run, evaluated.shared.data.images[splits["validation"]]).reshape(-1, 64)
     for ratio, found in rows.groupby("evaluation_mask_ratio")["ridge"]:
-        hidden = [~view.visible for view in evaluated.views(config.first_seed, ratio)]
+        hidden = [~view.visible for view in views_of(evaluated, config.first_seed, ratio)]
         means = [ConditionalMean(moments.mean, moments.covariance, ridge) for ridge in RIDGES]
         errors = [sum(mean.predictor(mask).error(validation) for mask in hidden) for mean in means]
         assert set(found) == {RIDGES[int(np.argmin(errors))]}
 
 
-def test_each_network_is_measured_once_under_each_ratio_and_kept(config, monkeypatch):
-    measured, measure = [], jacobian._measure
+def test_each_network_is_measured_once_under_each_ratio_and_cached(config, monkeypatch):
+    measured, measure = [], jacobians.measure
 
-    def counted(network, mask_ratio):
-        weights = b"".join(tensor.numpy().tobytes() for tensor in network.load().state_dict().values())
-        measured.append((weights, mask_ratio))
-        return measure(network, mask_ratio)
+    def counted(predictor, settings, seed, shared):
+        of = f"linear, seed {seed}"
+        if isinstance(predictor, TrainedModel):
+            of = b"".join(tensor.numpy().tobytes() for tensor in predictor.model.state_dict().values())
+        measured.append((of, settings["mask_ratio"]))
+        return measure(predictor, settings, seed, shared)
 
-    monkeypatch.setattr(jacobian, "_measure", counted)
-    kept = Layout.of(config).rows("jacobian")
-    shutil.rmtree(kept, ignore_errors=True)
-    training = table(config, jacobian, "reach_in_training", "ratios")
-    # Six runs: two ratios at the end, one after the first epoch; and two ratios of the weights each seed begins with.
-    assert len(measured) == len(set(measured)) == 6 * 3 + 2 * 2
-    damaged = sorted(kept.iterdir())[0]
+    monkeypatch.setattr(jacobians, "measure", counted)
+    cached = Layout.of(config).cache("jacobian")
+    shutil.rmtree(cached, ignore_errors=True)
+    training = table(config, "jacobian", "reach_in_training", "ratios")
+    # Six runs: two ratios at the end, one after the first epoch; two ratios of the weights that each seed begins with,
+    # and of the linear predictor under its masks.
+    n_measured = 6 * 3 + 2 * 2 + 2 * 2
+    assert len(measured) == len(set(measured)) == n_measured
+    damaged = sorted(cached.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:-8])
-    pd.testing.assert_frame_equal(table(config, jacobian, "reach_in_training", "ratios"), training)
-    assert len(measured) == 6 * 3 + 2 * 2 + 1
+    pd.testing.assert_frame_equal(table(config, "jacobian", "reach_in_training", "ratios"), training)
+    assert len(measured) == n_measured + 1
     # Rows of initial weights are those of the untrained network, for every run of the seed.
     untrained = read_table(Layout.of(config).table("model_reach", "ratios")).query("predictor == 'untrained'")
     expected = untrained[untrained["evaluation_mask_ratio"] == 0.75].set_index("seed")["rms_radius_squared"]
@@ -198,22 +222,25 @@ def test_each_network_is_measured_once_under_each_ratio_and_kept(config, monkeyp
 
 
 def test_equal_weights_with_other_heads_are_another_network(config):
-    evaluated = ViewedModels(config, "ratios")
-    one, other = (spec for spec in evaluated.specs[::2][:2])  # of one seed
-    runs = [evaluated.run(spec) for spec in (one, other)]
-    assert jacobian._initial_network(one, runs[0]) == jacobian._initial_network(other, runs[1])
-    headed = replace(other, model=replace(other.model, encoder_heads=2))
-    assert jacobian._initial_network(one, runs[0]) != jacobian._initial_network(headed, runs[1])
+    evaluated = evaluated_of(config, "ratios")
+    one, other = evaluated.runs[::2][:2]  # of one seed
+    assert one.identity != other.identity
+    assert one.snapshots[0].identity == other.snapshots[0].identity
+    assert one.snapshots[1].identity != other.snapshots[1].identity
+    headed = replace(other.spec, model=replace(other.spec.model, encoder_heads=2))
+    folder = RunFolder(Layout.of(config).runs / other.name)
+    assert evaluate.trained_run(folder, headed).snapshots[0].identity != one.snapshots[0].identity
 
 
 def test_pictures_are_of_the_jacobians_by_hand(config):
-    jacobian.run(config, "ratios")
+    evaluate.run(config, "jacobian", "ratios")
     tensors, about = read_tensors(Layout.of(config).pictures("jacobian", "ratios"))
-    evaluated = ViewedModels(config, "ratios")
-    spec = next(s for s in evaluated.specs if s.model.mask_ratio == 0.75 and s.seed == config.first_seed)
+    evaluated = evaluated_of(config, "ratios")
+    model = next(s for s in evaluated.runs if s.columns["mask_ratio"] == 0.75 and s.seed == config.first_seed)
+    spec = model.spec
     assert about == {"run": spec.name, "mask_ratio": 0.75, "evaluation_mask_ratio": 0.75}
-    run, view = evaluated.run(spec), evaluated.views(spec.seed, 0.75)[0]
-    images, outputs = evaluated.data.images[evaluated.images(spec.seed)], view.geometry.outputs
+    run, view = model.load(), views_of(evaluated, spec.seed, 0.75)[0]
+    images, outputs = viewed(evaluated, spec.seed), view.geometry.outputs
     np.testing.assert_array_equal(tensors["images"], images)
     hidden = tensors["hidden"].ravel()
     np.testing.assert_array_equal(hidden, ~view.visible)
@@ -221,12 +248,12 @@ def test_pictures_are_of_the_jacobians_by_hand(config):
     place = list(outputs).index(row * 8 + column)
     distances = np.hypot(*(np.array(divmod(outputs, 8)) - 3.5))
     assert distances[place] == distances.min()
-    masks = evaluated.masks(spec.model, 0.75, view.noise.expand(3, -1))
+    masks = common_masks(spec.model, 0.75, evaluated.mask_unit, view.noise.expand(3, -1))
     found = reconstruction_jacobian(
         run.model, run.normalise(torch.from_numpy(images)), masks, torch.from_numpy(outputs)
     )
     np.testing.assert_allclose(tensors["influence"].reshape(3, 64), found[:, :, place].abs(), rtol=1e-5)
-    moments = normalised_moments(run, evaluated.data.images[evaluated.data.splits["train"]])
+    moments = normalised_moments(run, evaluated.shared.data.images[evaluated.shared.data.splits["train"]])
     reach = read_table(Layout.of(config).table("model_reach", "ratios"))
     ridge = reach.loc[(reach["predictor"] == "linear") & (reach["evaluation_mask_ratio"] == 0.75), "ridge"].unique()
     weights = ConditionalMean(moments.mean, moments.covariance, ridge.item()).predictor(hidden).weights
@@ -244,12 +271,12 @@ def test_pictures_are_of_the_jacobians_by_hand(config):
 
 
 def test_patch_sizes_are_compared_under_common_masks(config):
-    rows = table(config, jacobian, "model_reach", "patches")
+    rows = table(config, "jacobian", "model_reach", "patches")
     assert set(rows.loc[rows["predictor"] == "trained", "patch_size"]) == {2, 4}
 
 
 def test_second_order_rows_hold_both_kinds_of_images_for_every_run(config):
-    rows = table(config, second_order, "second_order", "ratios")
+    rows = table(config, "second_order", "second_order", "ratios")
     assert rows.groupby(["name", "images"]).size().tolist() == [1] * 12
     assert rows["n_masks"].eq(40).all()
     # Barely trained models are far above the bound, on both.
@@ -259,44 +286,42 @@ def test_second_order_rows_hold_both_kinds_of_images_for_every_run(config):
 
 
 def test_models_compared_before_need_no_linear_side_again(config, monkeypatch):
-    made = table(config, second_order, "second_order", "ratios")
-    monkeypatch.setattr(second_order, "LinearBound", None)
-    pd.testing.assert_frame_equal(table(config, second_order, "second_order", "ratios"), made, check_exact=True)
-    monkeypatch.setattr(second_order, "code_digest", lambda numeric: "other")
+    made = table(config, "second_order", "second_order", "ratios")
+    monkeypatch.setattr(analysis_second_order, "LinearBound", None)
+    pd.testing.assert_frame_equal(table(config, "second_order", "second_order", "ratios"), made, check_exact=True)
+    monkeypatch.setattr(evaluate, "fingerprint", lambda *modules: "other")
     with pytest.raises(AttributeError, match="NoneType"):
-        second_order.run(config, "ratios")
+        evaluate.run(config, "second_order", "ratios")
 
 
 def test_probes_have_a_row_for_each_run_and_target(config):
-    rows = table(config, model_probe, "linear_probe", "ratios")
+    rows = table(config, "probe", "linear_probe", "ratios")
     assert rows["name"].tolist() == [run.name for run in config.evaluation_runs("ratios")]
     assert (rows["accuracy"] > 2 * rows["chance"]).all()
     # Two epochs of a tiny model do not get below the mean image's loss.
     runs = Layout.of(config).runs
     last = [pd.read_csv(runs / name / "validation.csv")["loss"].iloc[-1] for name in rows["name"]]
-    assert min(last) > mean_image_loss(ViewedModels(config, "ratios").data)
+    assert min(last) > mean_image_loss(evaluated_of(config, "ratios").shared.data)
     assert rows["epochs_to_90"].isna().all()
     assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
 
 
 def test_a_model_is_probed_once_and_evaluations_share_its_probes(config, monkeypatch):
-    calls, represent_splits = [], probes.represent_splits
-    first = table(config, model_probe, "linear_probe", "ratios")
+    calls, represent_splits = [], fitted_probe.represent_splits
+    first = table(config, "probe", "linear_probe", "ratios")
 
     def counted(*args):
         calls.append(args)
         return represent_splits(*args)
 
-    monkeypatch.setattr(probes, "represent_splits", counted)
-    pd.testing.assert_frame_equal(table(config, model_probe, "linear_probe", "ratios"), first)
+    monkeypatch.setattr(fitted_probe, "represent_splits", counted)
+    pd.testing.assert_frame_equal(table(config, "probe", "linear_probe", "ratios"), first)
     assert not calls
-    for kept in ("linear_probe", "nearest_neighbours"):  # of the same model
-        min(Layout.of(config).rows(kept).iterdir()).unlink()
-    # Of the seconds that fitting took nothing but the made again row's differ.
-    again = table(config, model_probe, "linear_probe", "ratios")
-    pd.testing.assert_frame_equal(again.drop(columns="seconds"), first.drop(columns="seconds"))
+    for cached in ("probe", "fitted_probe"):  # of the same model
+        min(Layout.of(config).cache(cached).iterdir()).unlink()
+    pd.testing.assert_frame_equal(table(config, "probe", "linear_probe", "ratios"), first, check_exact=True)
     assert len(calls) == 1
-    patches = table(config, model_probe, "linear_probe", "patches").set_index("name")
+    patches = table(config, "probe", "linear_probe", "patches").set_index("name")
     shared = first.set_index("name").loc[first["name"].isin(patches.index).to_numpy()]
     assert len(shared) == 4
     assert (patches.loc[shared.index, "accuracy"] == shared["accuracy"]).all()
@@ -305,14 +330,14 @@ def test_a_model_is_probed_once_and_evaluations_share_its_probes(config, monkeyp
 
 
 def test_reconstruction_errors_beside_probes_are_of_the_same_pixels_for_all_patch_sizes(config):
-    rows = table(config, model_probe, "linear_probe", "patches").set_index("name")
+    rows = table(config, "probe", "linear_probe", "patches").set_index("name")
     assert rows["evaluation_mask_ratio"].eq(0.75).all()
-    evaluated = ViewedModels(config, "patches")
-    for spec in evaluated.specs:
-        run = evaluated.run(spec)
-        test = normalised_images(run, evaluated.data.images[evaluated.data.splits["test"]])
+    evaluated = evaluated_of(config, "patches")
+    for model in evaluated.runs:
+        run, spec = model.load(), model.spec
+        test = normalised_images(run, evaluated.shared.data.images[evaluated.shared.data.splits["test"]])
         draw = torch.Generator().manual_seed(spec.seed)
-        masks = evaluated.masks(spec.model, 0.75, torch.rand(40, 4, generator=draw))  # 4 units of 4 px
+        masks = common_masks(spec.model, 0.75, 4, torch.rand(40, 4, generator=draw))  # 4 units of 4 px
         # One visible unit of four: the hidden three are the same pixels at either patch size.
         assert masks.mask.mean() == 0.75
         total = count = 0.0
@@ -329,8 +354,8 @@ def test_reconstruction_errors_beside_probes_are_of_the_same_pixels_for_all_patc
 
 def test_a_data_set_without_test_images_is_refused(config, values, tmp_path):
     changed = parse_config(values | {"results": str(tmp_path)}, "test")
-    images = ViewedModels(config, "ratios").data
+    images = evaluated_of(config, "ratios").shared.data
     none = replace(images, splits=images.splits | {"test": images.splits["test"][:0]})
     none.save(Layout.of(changed).data("digits"))
     with pytest.raises(UserError, match="split test has no images"):
-        model_probe.run(changed, "ratios")
+        evaluate.run(changed, "probe", "ratios")

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from spatialmae.config import load_config
-from spatialmae.figures import declaration
+from spatialmae.errors import UserError
+from spatialmae.figures import declaration, sweep
 from spatialmae.figures.declaration import MODULES, FigureKind, declared_figures, drawn_figures, notebook_inputs
+from spatialmae.figures.drawing import Drawing
 from spatialmae.layout import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +57,21 @@ def test_captions_and_texts_for_readers_name_their_subject() -> None:
         assert drawn.kind.section and drawn.alt.endswith(".")
         if drawn.subject:
             assert drawn.subject in drawn.alt
+
+
+def test_sections_come_in_the_order_of_the_argument() -> None:
+    sections = list(dict.fromkeys(kind.section for kind in declared_figures().values()))
+    assert sections == [
+        *("All verdicts", "Linear MAE, and the images", "Latent hierarchies: theory", "Non-linear MAE: training"),
+        *("Non-linear MAE: analyses", "Latent hierarchies: experiments", "Recommender"),
+    ]
+
+
+def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
+    draw = Drawing(tmp_path, {"sweep": ["leaves"]})
+    with pytest.raises(UserError) as caught:
+        draw(sweep.sweep)
+    assert caught.value.where == str(tmp_path / "tables" / "sweep" / "leaves.csv") and caught.value.hint
 
 
 def test_figures_of_a_configuration_have_names_of_their_own() -> None:

@@ -1,4 +1,4 @@
-"""Stage fine_tuning: a row for each start and number of blocks, each made once, kept, and made again if it must be."""
+"""Measure fine_tuning: a row for each start and number of blocks, made once, cached, and made again if it must be."""
 
 import json
 import math
@@ -10,21 +10,23 @@ import pytest
 import torch
 import yaml
 
-from spatialmae.artifacts import write_json
-from spatialmae.config import parse_config
+from spatialmae.artifacts import read_tensors, write_json
+from spatialmae.config import FineTuning, parse_config
 from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
+from spatialmae.evaluation.cache import CachedResult
 from spatialmae.layout import Layout
+from spatialmae.measures.fine_tuning import from_scratch
 from spatialmae.model.mae import MaskedAutoencoder
+from spatialmae.probe import fine_tuning
 from spatialmae.probe.fine_tuning import fine_tune
 from spatialmae.probe.labelled_images import LabelledImages
 from spatialmae.probe.settings import FineTuneConfig
-from spatialmae.stages import fine_tuning
-from spatialmae.stages.fine_tuning import Start
+from spatialmae.stages import evaluate
+from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
-from spatialmae.train import code
 from spatialmae.train.runs import load_run, sha256_of
-from trained_stages import imported_modules, train_stages
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
 SHALLOW = {
@@ -39,7 +41,6 @@ DEEPER = SHALLOW | {"seeds": 1, "model": SHALLOW["model"] | {"encoder_depth": 3,
 SETTINGS = {"n_blocks": [None, 1, 0], "epochs": 1, "batch_size": 400, "base_lr": [0.001, 0.02]}
 SETTINGS |= {"warmup_epochs": 0.5, "augmentation": "none", "precision": "fp32"}
 N_ROWS = 4 * 3 + 2 + 3 + 1  # runs of the first stage, its seeds from scratch, and the same of the second
-TIMES = ["seconds", "seconds_per_step"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def made(tmp_path_factory):
     }
     config = parse_config(values, "test")
     train_stages(config)
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     return values
 
 
@@ -89,8 +90,15 @@ def changed(values, **settings):
 
 
 def files(config):
-    """What is kept, and when it was written."""
-    return {path: path.stat().st_mtime_ns for path in Layout.of(config).rows("fine_tuning").iterdir()}
+    """The cached rows, and when they were written."""
+    cached = Layout.of(config).cache("fine_tuning").iterdir()
+    return {path: path.stat().st_mtime_ns for path in cached if "-time-" not in path.name}
+
+
+def read_cached(path):
+    """A cached row."""
+    [row] = json.loads(read_tensors(path)[1]["values"])["fine_tuning"]
+    return row
 
 
 def table(config):
@@ -122,15 +130,15 @@ def test_a_row_is_that_of_fine_tuning_by_hand(config):
     row = rows[(rows["name"] == spec.name) & (rows["n_blocks"] == 1)].iloc[0]
     assert {*by_hand} <= {*rows.columns}
     for name, value in by_hand.items():
-        if name not in TIMES and value not in (None, ""):
+        if value not in (None, ""):
             assert row[name] == pytest.approx(value) if isinstance(value, float) else row[name] == value, name
 
 
 def test_a_start_from_scratch_has_the_encoder_that_training_starts_from(config):
-    spec = config.evaluation_runs("depths")[-1]
+    run = open_evaluation(config, "depths")[0].runs[-1]
     models = [
         MaskedAutoencoder(model, torch.Generator().manual_seed(1))
-        for model in (spec.model, Start.from_scratch(spec).model)
+        for model in (run.spec.model, from_scratch(run).load().model.config)
     ]
     own, fresh = (model.encoder.state_dict() for model in models)
     assert own.keys() == fresh.keys() and all(torch.equal(own[name], fresh[name]) for name in own)
@@ -139,63 +147,59 @@ def test_a_start_from_scratch_has_the_encoder_that_training_starts_from(config):
 def test_a_second_call_trains_nothing_and_writes_the_same(config, calls):
     before, written = files(config), Layout.of(config).table("fine_tuning", "depths")
     text = written.read_text()
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     assert not calls
     assert files(config) == before
     assert written.read_text() == text
 
 
 def test_a_stage_that_was_stopped_goes_on_where_it_was(config, calls, monkeypatch):
-    before, text = files(config), table(config).drop(columns=TIMES)
+    before, text = files(config), table(config)
     lost = sorted(before)[:3]
     for path in lost:
         path.unlink()
-    keep = fine_tuning.Tuning.keep
+    write = CachedResult.write
 
-    def stop_after_one(self, row):
+    def stop_after_one(self, result):
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return keep(self, row)
+        return write(self, result)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fine_tuning.Tuning, "keep", stop_after_one)
-        fine_tuning.run(config, "depths")
+        patch.setattr(CachedResult, "write", stop_after_one)
+        evaluate.run(config, "fine_tuning", "depths")
     assert len(files(config)) == N_ROWS - 2
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     assert len(calls) == 2 + 2
     after = files(config)
     assert after.keys() == before.keys()
     assert all(after[path] == before[path] for path in before.keys() - set(lost))
-    assert table(config).drop(columns=TIMES).equals(text)
+    assert table(config).equals(text)
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: "", lambda text: "[1]", lambda text: "{}"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: b"", lambda data: b"[1]"])
 def test_a_damaged_row_is_made_again(config, calls, damage):
     path = min(files(config))
-    whole = json.loads(path.read_text())
-    path.write_text(damage(path.read_text()))
-    fine_tuning.run(config, "depths")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    evaluate.run(config, "fine_tuning", "depths")
     assert len(calls) == 1
-    again = json.loads(path.read_text())
-    assert again["key"] == whole["key"]
-    assert {k: v for k, v in again["row"].items() if k not in TIMES} == {
-        k: v for k, v in whole["row"].items() if k not in TIMES
-    }
+    assert path.read_bytes() == whole
 
 
 def test_changed_settings_make_new_rows_and_leave_the_old(values, config, calls):
     before = files(config)
     other = parse_config(changed(values, n_blocks=[1], weight_decay=0.5, from_scratch=False), "test")
-    fine_tuning.run(other, "depths")
+    evaluate.run(other, "fine_tuning", "depths")
     assert len(calls) == 5 == len(table(other))
     assert table(other)["weight_decay"].eq(0.5).all() and not table(other)["from_scratch"].any()
     after = files(config)
     assert len(after) == N_ROWS + 5 and before.items() <= after.items()
     # What is asked for again is there; fewer blocks to train need no new row.
     del calls[:]
-    fine_tuning.run(parse_config(changed(values, n_blocks=[0]), "test"), "depths")
+    evaluate.run(parse_config(changed(values, n_blocks=[0]), "test"), "fine_tuning", "depths")
     assert not calls
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     assert not calls and len(table(config)) == N_ROWS
 
 
@@ -208,7 +212,7 @@ def test_changed_weights_make_new_rows_of_their_run_alone(config, calls):
     record, sha = json.loads((run / "run.json").read_text()), sha256_of(run / "model.safetensors")
     files_of_run = record["files"] | {"model.safetensors": sha}
     write_json(run / "run.json", record | {"weights_sha256": sha, "files": files_of_run})
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     assert [kwargs["from_scratch"] for _, kwargs in calls] == [False] * 3
     assert before.items() <= files(config).items()
 
@@ -216,30 +220,39 @@ def test_changed_weights_make_new_rows_of_their_run_alone(config, calls):
 @pytest.mark.parametrize("what", ["code", "labels"])
 def test_other_code_or_labels_make_all_rows_anew(config, calls, monkeypatch, what):
     before = files(config)
-    row = json.loads(min(before).read_text())["row"]
+    row = read_cached(min(before))
     # Which rows are made is what counts here, not how they come out.
     monkeypatch.setattr(fine_tuning, "fine_tune", lambda *args, **kwargs: calls.append(1) or row)
     if what == "code":
-        monkeypatch.setattr(fine_tuning, "code_digest", lambda more: "other")
+        monkeypatch.setattr(evaluate, "fingerprint", lambda *modules: "other")
     else:
         path = Layout.of(config).data("digits")
         source = ImageData.load(path)
         source.targets["label"][source.splits["test"][0]] += 1
         source.save(path)
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     assert len(calls) == N_ROWS
     assert before.items() <= files(config).items()
 
 
-def test_the_digest_covers_all_that_fine_tuning_computes_with():
-    not_numeric = {"artifacts.py", "errors.py", "setting.py", "shapes.py", "train/hardware.py", "train/runs.py"}
-    assert imported_modules(fine_tuning.NUMERIC) - not_numeric <= {*fine_tuning.NUMERIC, *code.NUMERIC}
+def test_costs_hold_the_time_of_a_step_of_each_number_of_blocks_side_by_side(config):
+    costs = read_table(Layout.of(config).table("costs", "fine_tuning_depths"))
+    tuned = table(config)[lambda rows: ~rows["from_scratch"]]
+    keys = ["name", "n_blocks", "embedding_trained"]
+    assert sorted(costs[keys].itertuples(index=False)) == sorted(tuned[keys].itertuples(index=False))
+    assert (costs["seconds_per_step"] > 0).all() and costs["threads"].eq(1).all()
+    medians = costs.groupby("n_blocks")["seconds_per_step"].median()
+    assert medians[0] < medians[2], "a head alone is faster than an encoder"
 
 
-def test_rows_that_diverged_are_kept_as_missing_numbers(values, calls):
+def test_no_other_table_holds_times_or_devices(config):
+    assert not {"seconds", "seconds_per_step", "device", "threads"} & set(table(config))
+
+
+def test_rows_that_diverged_are_cached_as_missing_numbers(values, calls):
     diverging = parse_config(changed(values, n_blocks=[1], base_lr=[1e38], from_scratch=False), "test")
     for _ in range(2):
-        fine_tuning.run(diverging, "depths")
+        evaluate.run(diverging, "fine_tuning", "depths")
         rows = table(diverging)
         assert rows["accuracy"].isna().all()
         assert rows["reason"].eq("diverged at base_lr 1e+38").all()
@@ -254,13 +267,13 @@ def test_every_label_target_has_rows_and_images_without_are_refused(config, monk
     monkeypatch.setattr(fine_tuning, "fine_tune", lambda *args, **kwargs: row | {"target": args[1].target})
     source.targets.update(odd=label % 2, map=np.zeros((len(label), 8, 8), dtype=np.int64))
     source.save(path)
-    fine_tuning.run(config, "depths")
+    evaluate.run(config, "fine_tuning", "depths")
     assert table(config).groupby("target").size().to_dict() == {"label": N_ROWS, "odd": N_ROWS}
     for name in ("label", "odd"):
         del source.targets[name]
     source.save(path)
     with pytest.raises(UserError, match=r"evaluations.depths.analyses: .* has no class labels; remove fine_tuning"):
-        fine_tuning.run(config, "depths")
+        evaluate.run(config, "fine_tuning", "depths")
 
 
 @pytest.mark.parametrize(
@@ -300,7 +313,7 @@ def test_settings_without_the_analysis_and_the_analysis_without_labels_are_refus
 def test_batches_larger_than_the_training_images_are_refused(values, config):
     small = parse_config(changed(values, batch_size=5000), "test")
     with pytest.raises(UserError, match=r"evaluations.depths.fine_tuning.batch_size: 5000 exceeds the .*; lower it"):
-        fine_tuning.run(small, "depths")
+        evaluate.run(small, "fine_tuning", "depths")
     training = {name: stage | {"dataset": "leaves"} for name, stage in values["training"].items()}
     leaves = changed(values, batch_size=100_000) | {"training": training}
     with pytest.raises(UserError, match=r"evaluations.depths.fine_tuning.batch_size: 100000 exceeds the"):
@@ -310,7 +323,7 @@ def test_batches_larger_than_the_training_images_are_refused(values, config):
 def test_settings_left_out_are_the_defaults_and_all_survive_being_written(values):
     evaluation = {name: value for name, value in values["evaluations"]["depths"].items() if name != "fine_tuning"}
     config = parse_config(values | {"evaluations": {"depths": evaluation}}, "test")
-    assert fine_tuning.FineTuning().configs() == [FineTuneConfig()]
+    assert FineTuning().configs() == [FineTuneConfig()]
     assert parse_config(config.model_dump(mode="json"), "again") == config
     given = parse_config(values, "test")
     assert parse_config(given.model_dump(mode="json"), "again") == given

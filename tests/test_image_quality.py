@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from small_models import small_model
 from spatialmae.analysis.fsim import feature_similarity, phase_congruency
 from spatialmae.analysis.image_quality import image_quality, quality_row, reconstruct_unmasked
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 
 MEASURES = ("mse", "psnr", "ssim", "fsim", "fsimc", "clipped")
 
@@ -170,7 +170,7 @@ def test_images_smaller_than_the_window_are_refused():
 @pytest.fixture
 def run():
     model = small_model(torch.float32, image_size=16, patch_size=4, channels=3, noise_std=0.5).eval()
-    return TrainedRun(model, {"normalisation": {"mean": [0.2, 0.6, 0.5], "std": [0.5, 0.25, 0.3]}}, {})
+    return TrainedModel(model, (0.2, 0.6, 0.5), (0.5, 0.25, 0.3))
 
 
 @pytest.fixture
@@ -204,6 +204,6 @@ def test_a_row_holds_means_over_images_and_does_not_depend_on_the_batch(run, ima
 
 def test_predictions_that_are_no_image_are_refused(images):
     model = small_model(torch.float32, image_size=16, patch_size=4, channels=3, norm_pix_loss=True)
-    run = TrainedRun(model.eval(), {"normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}, {})
+    run = TrainedModel(model.eval(), (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ValueError, match="norm_pix_loss"):
         quality_row(run, images)

@@ -8,35 +8,20 @@ import pytest
 import yaml
 
 from spatialmae.analysis.image_quality import quality_row
-from spatialmae.config import MODEL_ANALYSES, parse_config
+from spatialmae.config import parse_config
 from spatialmae.errors import UserError
+from spatialmae.evaluation.scenes import scenes
 from spatialmae.layout import Layout
+from spatialmae.measures import MEASURES, attention, shape_bias
+from spatialmae.probe import corruptions, dense
 from spatialmae.probe.representation import represent
-from spatialmae.stages import (
-    attention,
-    corruptions,
-    dense,
-    embedding,
-    probes,
-    reconstruction,
-    scenes,
-    second_order,
-    shape_bias,
-)
-from spatialmae.stages.evaluation import EvaluationSet
+from spatialmae.stages import evaluate
+from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
-from spatialmae.train import code
-from trained_stages import imported_modules, train_stages
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
-STAGES = {
-    "reconstruction": reconstruction,
-    "attention": attention,
-    "embedding": embedding,
-    "corruptions": corruptions,
-    "shape_bias": shape_bias,
-    "dense": dense,
-}
+NAMES = ["reconstruction", "attention", "embedding", "corruptions", "shape_bias", "dense"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +32,7 @@ def values(tmp_path_factory):
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"train": small}}
     head = {"n_train": 64, "n_validation": 20, "n_test": 20, "epochs": 2, "fine_tuning_epochs": 2}
-    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": list(STAGES), "n_test": 60, "dense": head}}
+    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": NAMES, "n_test": 60, "dense": head}}
     return values
 
 
@@ -58,8 +43,8 @@ def config(values):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape_bias, "CUES", {"n_train": 300, "n_validation": 100, "n_test": 100})
         patch.setattr(attention, "N_IMAGES", 24)
-        for stage in STAGES.values():
-            stage.run(config, "ratios")
+        for measure in NAMES:
+            evaluate.run(config, measure, "ratios")
     return config
 
 
@@ -67,45 +52,44 @@ def table(config, name):
     return read_table(Layout.of(config).table(name, "ratios"))
 
 
-def test_every_analysis_writes_its_tables_with_every_model(config):
+def test_every_measure_writes_its_tables_with_every_model(config):
     names = [spec.name for spec in config.evaluation_runs("ratios")]
-    for analysis in STAGES:
-        for one in MODEL_ANALYSES[analysis].tables:
+    for measure in NAMES:
+        for one in MEASURES[measure].tables:
             found = set(table(config, one)["name"])
             assert found == set(names[::2] if one == "tsne" else names), one  # pictures are of the first seed alone
 
 
-def test_each_seed_has_test_images_of_its_own_while_there_are_enough(config, values):
-    few = {"ratios": values["evaluations"]["ratios"] | {"n_test": 25}}
-    evaluated = EvaluationSet(parse_config(values | {"evaluations": few}, "test"), "ratios")
-    test, first = evaluated.data.splits["test"], config.first_seed
+def test_each_seed_has_test_images_of_its_own_while_there_are_enough(config):
+    shared = open_evaluation(config, "ratios")[0].shared
+    test, first = shared.data.splits["test"], config.first_seed
     n_parts = len(test) // 25
-    found = [evaluated.test_images(first + i) for i in range(n_parts)]
+    found = [shared.test_images(25, first + i) for i in range(n_parts)]
     assert n_parts >= 2 and len(np.unique(np.concatenate(found))) == 25 * n_parts
     assert np.isin(np.concatenate(found), test).all()
-    np.testing.assert_array_equal(found[0], evaluated.test_images(first + n_parts))
+    np.testing.assert_array_equal(found[0], shared.test_images(25, first + n_parts))
 
 
 def test_reconstructions_are_of_the_seeds_test_images(config):
-    evaluated = EvaluationSet(config, "ratios")
-    spec = evaluated.specs[1]
-    row = table(config, "image_quality").set_index("name").loc[spec.name]
-    images = evaluated.data.images[evaluated.test_images(spec.seed)]
-    by_hand = quality_row(evaluated.run(spec), images)
+    evaluated = open_evaluation(config, "ratios")[0]
+    model, shared = evaluated.runs[1], evaluated.shared
+    row = table(config, "image_quality").set_index("name").loc[model.name]
+    by_hand = quality_row(model.load(), shared.data.images[shared.test_images(60, model.seed)])
     assert row["n_images"] == 60
     for name in ("mse", "psnr", "ssim", "fsim"):
         assert row[name] == pytest.approx(by_hand[name])
 
 
 def test_scenes_are_new_images_of_the_models_world(config):
-    evaluated = EvaluationSet(config, "ratios")
-    found = scenes.scenes(evaluated, 0, n_train=1, n_validation=0, n_test=50)
-    assert found.images.shape[1:] == evaluated.data.image_shape
-    others = scenes.scenes(evaluated, 1, n_train=1, n_validation=0, n_test=50)
-    own, first, second = ({image.tobytes() for image in data.images} for data in (evaluated.data, found, others))
+    shared = open_evaluation(config, "ratios")[0].shared
+    found = scenes(shared, 0, n_train=1, n_validation=0, n_test=50)
+    assert scenes(shared, 0, n_train=1, n_validation=0, n_test=50) is found
+    assert found.images.shape[1:] == shared.data.image_shape
+    others = scenes(shared, 1, n_train=1, n_validation=0, n_test=50)
+    own, first, second = ({image.tobytes() for image in data.images} for data in (shared.data, found, others))
     assert not own & first and not first & second
-    evaluated.data.provenance["max_radius"] = 3.5  # of a copy in memory
-    assert scenes.scenes(evaluated, 0, n_train=1, n_validation=0, n_test=1).provenance["max_radius"] == 3.5
+    shared.data.provenance["max_radius"] = 3.5  # of a copy in memory
+    assert scenes(shared, 0, n_train=1, n_validation=0, n_test=1).provenance["max_radius"] == 3.5
 
 
 def test_corruptions_are_scored_by_the_probe_of_clean_images(config):
@@ -127,14 +111,14 @@ def test_separability_is_of_the_features_of_test_images(config):
     assert set(rows["target"]) == {"shape", "texture"} and len(rows) == 4 * 2
     points = table(config, "tsne")
     assert points.groupby("name").size().eq(60).all()
-    evaluated = EvaluationSet(config, "ratios")
-    spec = evaluated.specs[0]
-    test = evaluated.test_images(spec.seed)
-    features = represent(evaluated.run(spec), evaluated.data.images[test])
+    evaluated = open_evaluation(config, "ratios")[0]
+    model, data = evaluated.runs[0], evaluated.shared.data
+    test = evaluated.shared.test_images(60, model.seed)
+    features = represent(model.load(), data.images[test])
     assert len(np.unique(features, axis=0)) == 60
-    shown = points[points["name"] == spec.name]
-    names = evaluated.data.class_names["shape"]
-    assert shown["shape"].tolist() == [names[label] for label in evaluated.data.targets["shape"][test]]
+    shown = points[points["name"] == model.name]
+    names = data.class_names["shape"]
+    assert shown["shape"].tolist() == [names[label] for label in data.targets["shape"][test]]
 
 
 def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
@@ -145,32 +129,21 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
     assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
     frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": 0}}
-    alone = parse_config(values | {"evaluations": {"ratios": frozen}}, "test").evaluations["ratios"].dense
-    assert list(dense._heads(alone)) == ["frozen"]
+    alone = open_evaluation(parse_config(values | {"evaluations": {"ratios": frozen}}, "test"), "ratios")[0]
+    assert {part.columns["encoder"] for part in MEASURES["dense"].parts_of(alone)} == {"frozen"}
 
 
-@pytest.mark.parametrize(("name", "makes"), [("dense", "dense_rows"), ("corruptions", "corruption_rows")])
-def test_a_model_that_was_measured_before_is_not_again(config, monkeypatch, name, makes):
-    made, stage = table(config, name), STAGES[name]
-    monkeypatch.setattr(stage, makes, None)
-    stage.run(config, "ratios")
+@pytest.mark.parametrize(
+    ("name", "module", "makes"), [("dense", dense, "dense_rows"), ("corruptions", corruptions, "corruption_rows")]
+)
+def test_a_model_that_was_measured_before_is_not_again(config, monkeypatch, name, module, makes):
+    made = table(config, name)
+    monkeypatch.setattr(module, makes, None)
+    evaluate.run(config, name, "ratios")
     pd.testing.assert_frame_equal(table(config, name), made, check_exact=True)
-    monkeypatch.setattr(dense, "code_digest", lambda numeric: "other")
-    monkeypatch.setattr(probes, "code_digest", lambda numeric: "other")
+    monkeypatch.setattr(evaluate, "fingerprint", lambda *modules: "other")
     with pytest.raises(TypeError, match="not callable"):
-        stage.run(config, "ratios")
-
-
-def test_digests_cover_all_that_is_computed_with():
-    # What images, labels and devices are called, files and tables; how a stage is put together.
-    not_numeric = {
-        *("data/dataset.py", "artifacts.py", "errors.py", "setting.py", "shapes.py", "config.py", "layout.py"),
-        *("tables.py", "train/hardware.py", "train/runs.py", "train/code.py", "train/plan.py"),
-        *("model/checkpoint.py", "probe/ridge.py", "probe/settings.py"),
-        *("stages/kept.py", "stages/probes.py", "stages/evaluation.py"),
-    }
-    for stage in (dense, corruptions, second_order):
-        assert imported_modules(stage.NUMERIC) - not_numeric <= {*stage.NUMERIC, *code.NUMERIC}, stage.__name__
+        evaluate.run(config, name, "ratios")
 
 
 def test_models_of_normalised_patches_are_refused_where_pixels_are_needed(values):

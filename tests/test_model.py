@@ -1,5 +1,7 @@
 """The masked autoencoder: geometry, masks, attention, objective, initialisation."""
 
+import ast
+import graphlib
 import json
 import math
 import subprocess
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import jacrev, jvp, vmap
 
+import spatialmae.model
 from small_models import SMALL, small_batch, small_model, train
 from spatialmae.masks import bernoulli_masks, fixed_count_masks, n_visible
 from spatialmae.model import MAEConfig, MaskedAutoencoder, Masks
@@ -568,3 +571,16 @@ def test_configurations_come_back_from_json_values():
     assert MAEConfig.from_dict(replace(config, image_size=8).to_dict()).image_hw == (8, 8)
     with pytest.raises(ValueError, match="^patchsize: unknown key; "):
         MAEConfig.from_dict({"patchsize": 4})
+
+
+def test_modules_of_the_model_depend_one_way():
+    """Imports inside functions count."""
+    folder = Path(spatialmae.model.__file__).parent
+    names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    imports = {}
+    for name in names:
+        nodes = ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8")))
+        found = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        imports[name] = {module.removeprefix("spatialmae.model.") for module in found} & names
+    assert imports["mae"] >= {"checkpoint", "huggingface", "config"}
+    list(graphlib.TopologicalSorter(imports).static_order())  # raises at a circle

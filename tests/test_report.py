@@ -124,8 +124,9 @@ def test_a_failed_seed_keeps_its_place():
 def test_verdicts_of_another_ledger_are_refused():
     tables = make_tables()
     for wrong in (tables["claims"].replace("A2.1", "A2.9"), tables["claims"].replace("NOT_TESTED(quick)", "NULL")):
-        with pytest.raises(UserError, match="claims.csv: has a verdict on"):
+        with pytest.raises(UserError) as caught:
             claim_rows(LEDGER, "toy", tables | {"claims": wrong}, FIGURES, LAYOUT)
+        assert caught.value.where == str(LAYOUT.claims) and "spatialmae claims" in caught.value.hint
 
 
 def test_captions_hold_published_against_replicated_numbers(page):

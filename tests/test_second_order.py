@@ -26,7 +26,7 @@ from spatialmae.analysis.second_order import (
 from spatialmae.linear.moments import Moments
 from spatialmae.model import MAEConfig, MaskedAutoencoder
 from spatialmae.model.patches import patchify
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 
 D = 12
 SHAPE = (4, 4, 2)
@@ -44,9 +44,9 @@ def random_mask(d: int = D, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).permutation(np.arange(d) < d // 2)
 
 
-def run_of(model: MaskedAutoencoder) -> TrainedRun:
+def run_of(model: MaskedAutoencoder) -> TrainedModel:
     channels = model.config.channels
-    return TrainedRun(model.eval(), {"normalisation": {"mean": [0.5] * channels, "std": [0.25] * channels}}, {})
+    return TrainedModel(model.eval(), (0.5,) * channels, (0.25,) * channels)
 
 
 class KnowsMoments(MaskedAutoencoder):

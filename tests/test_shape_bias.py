@@ -9,10 +9,10 @@ import torch
 from small_models import small_model
 from spatialmae.data.dataset import ImageData, consecutive_splits
 from spatialmae.data.dead_leaves import dead_leaves
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe import shape_bias
 from spatialmae.probe.linear_probe import ProbeTask, fit_linear_probe
 from spatialmae.probe.shape_bias import CueDecisions, CueLeaves, leaves_shape_bias, shape_bias_row
-from spatialmae.train.runs import TrainedRun
 
 N_CLASSES = 5
 COUNTS = {"n_train": 60, "n_validation": 20, "n_test": 40}
@@ -21,7 +21,7 @@ COUNTS = {"n_train": 60, "n_validation": 20, "n_test": 40}
 @pytest.fixture(scope="module")
 def run():
     model = small_model(torch.float32, channels=3).eval()
-    return TrainedRun(model, {"normalisation": {"mean": [0.5] * 3, "std": [0.3] * 3}}, {})
+    return TrainedModel(model, (0.5,) * 3, (0.3,) * 3)
 
 
 def decisions(predicted, shape, texture) -> CueDecisions:

@@ -16,10 +16,10 @@ from spatialmae.data.dataset import ImageData
 from spatialmae.errors import UserError
 from spatialmae.layout import Layout
 from spatialmae.model import MAEConfig, MaskedAutoencoder
+from spatialmae.model.trained import TrainedModel
 from spatialmae.stages import training
 from spatialmae.tables import read_table
 from spatialmae.train.plan import Plan
-from spatialmae.train.runs import TrainedRun
 from trained_models import SMALL, small_values
 
 N_TRAIN = SMALL["n_train"]
@@ -155,10 +155,10 @@ def test_the_mean_image_of_images_that_differ_in_colour_alone_is_no_better_than_
     assert np.isnan(mean_image_loss(unvalidated))
 
 
-def untrained(**changes) -> TrainedRun:
+def untrained(**changes) -> TrainedModel:
     sizes = {"image_size": 8, "patch_size": 4, **SIZES, "decoder_heads": 1, "mask_ratio": 0.5} | changes
     model = MaskedAutoencoder(MAEConfig(**sizes), generator=torch.Generator().manual_seed(0)).eval()
-    return TrainedRun(model, {"normalisation": NORMALISATION}, {})
+    return TrainedModel(model, *map(tuple, NORMALISATION.values()))
 
 
 def some_images() -> np.ndarray:

@@ -1,10 +1,5 @@
-"""Trained models of a small configuration, for tests of stages that look at them, and the code that they rest on."""
+"""Trained models of a small configuration, for tests of stages that look at them."""
 
-import ast
-from collections.abc import Iterable
-from pathlib import Path
-
-import spatialmae
 from spatialmae.config import Config
 from spatialmae.layout import Layout
 from spatialmae.stages import data, plan
@@ -21,14 +16,3 @@ def train_stages(config: Config) -> None:
         written, images = Plan.load(Layout.of(config).plan(name)), {}
         for spec in written.runs:
             list(train_run(spec, written, Options(threads=1, device="cpu"), images))
-
-
-def imported_modules(numeric: Iterable[str]) -> set[str]:
-    """Files of the package that some of its files import from."""
-    root = Path(spatialmae.__file__).parent
-    return {
-        node.module.removeprefix("spatialmae.").replace(".", "/") + ".py"
-        for name in numeric
-        for node in ast.walk(ast.parse((root / name).read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("spatialmae.")
-    }

@@ -156,28 +156,23 @@ def probe(
 
 @app.command()
 def evaluate(
-    analysis: Annotated[
-        str,
-        typer.Argument(help="One of those in docs/configuration.md, e.g. jacobian or probe."),
-    ],
+    measure: Annotated[str, typer.Argument(help="One of those in docs/configuration.md, e.g. jacobian or probe.")],
     evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
     config: ConfigOption = DEFAULT,
 ) -> None:
     """Measure trained models: Jacobians, the bound of second moments, probes, fine-tuning."""
-    from spatialmae.config import MODEL_ANALYSES, load_config
+    from spatialmae.config import load_config
+    from spatialmae.measures import MEASURES
 
     settings = load_config(config)
     if evaluation not in settings.evaluations:
         known = ", ".join(settings.evaluations)
         hint = f"use one of {known}" if known else "add it (docs/configuration.md says what it holds)"
         raise UserError(config, f"evaluations has no {evaluation!r}", hint)
-    if analysis not in settings.evaluations[evaluation].analyses:
-        problem, hint = (
-            f"evaluations.{evaluation}.analyses lacks {analysis!r}",
-            f"use one of {', '.join(MODEL_ANALYSES)}",
-        )
-        raise UserError(config, problem, f"{hint}, and add it there")
-    import_module(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}").run(settings, evaluation)
+    if measure not in settings.evaluations[evaluation].analyses:
+        problem = f"evaluations.{evaluation}.analyses lacks {measure!r}"
+        raise UserError(config, problem, f"use one of {', '.join(MEASURES)}, and add it there")
+    import_module("spatialmae.stages.evaluate").run(settings, measure, evaluation)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from spatialmae import config
 from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, Config, Source
+from spatialmae.measures import MEASURES
 from spatialmae.model.config import MAEConfig
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.train.settings import TrainConfig
@@ -45,7 +46,7 @@ SETTINGS: list[tuple[str, type, tuple[str, ...]]] = [
 # Keys whose values are names that each need a line.
 NAMED: dict[type[BaseModel], tuple[str, dict[str, str]]] = {
     config.Dataset: ("analyses", {name: one.says for name, one in config.DATASET_ANALYSES.items()}),
-    config.Evaluation: ("analyses", {name: one.says for name, one in config.MODEL_ANALYSES.items()}),
+    config.Evaluation: ("analyses", {name: one.says for name, one in MEASURES.items()}),
 }
 # Settings that a section holds beside its own keys.
 BESIDE: dict[type[BaseModel], tuple[type, tuple[str, ...]]] = {config.FineTuning: (FineTuneConfig, FINE_TUNE_FIELDS)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spatialmae.config import DATASET_ANALYSES, MODEL_ANALYSES, Config
+from spatialmae.config import DATASET_ANALYSES, Config
+from spatialmae.evaluation.measure import COSTS
+from spatialmae.measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Layout:
         """What an analysis shows of the trained models of an evaluation at a few images."""
         return self.root / "pictures" / analysis / f"{evaluation}.safetensors"
 
-    def rows(self, analysis: str) -> Path:
-        """Folder of the finished rows of an analysis, from which an interrupted stage goes on."""
-        return self.root / "rows" / analysis
+    def cache(self, measure: str) -> Path:
+        """Folder of the cached results of a measure, from which an interrupted job goes on."""
+        return self.root / "cache" / measure
 
     @property
     def tables(self) -> Path:
@@ -108,10 +110,11 @@ def tables_of(config: Config, section: str) -> list[tuple[str, str]]:
         made = [table for analysis in dataset.analyses for table in DATASET_ANALYSES[analysis].tables]
         return [(table, name) for table in (["sweep"] if dataset.solves else []) + made]
     if kind == "training":
-        return [(table, name) for table in ("runs", "training", "validation")]
+        return [(table, name) for table in ("runs", "training", "validation", COSTS)]
     if kind == "evaluations":
-        analyses = config.evaluations[name].analyses
-        return [(table, name) for analysis in analyses for table in MODEL_ANALYSES[analysis].tables]
+        measures = config.evaluations[name].analyses
+        costs = [(COSTS, costs_subject(measure, name)) for measure in measures if MEASURES[measure].has_costs]
+        return [(table, name) for measure in measures for table in MEASURES[measure].tables] + costs
     if kind == "checks" and config.checks:
         return [("theory", config.checks.dataset)]
     return {
@@ -120,6 +123,11 @@ def tables_of(config: Config, section: str) -> list[tuple[str, str]]:
         "identifiability": [("identifiability", "hierarchy")],
         "calibration": [("calibration", "cells"), ("calibration", "held_out")],
     }[kind]
+
+
+def costs_subject(measure: str, evaluation: str) -> str:
+    """What the costs of a measure are called by: trainings and evaluations may have the same names."""
+    return f"{measure}_{evaluation}"
 
 
 def datasets_with(config: Config, table: str) -> list[str]:

@@ -9,11 +9,13 @@ from pydantic_core import to_jsonable_python
 from snakemake.exceptions import WorkflowError
 
 from spatialmae.claims.ledger import ledger_files
-from spatialmae.config import MODEL_ANALYSES, parse_config, read_values
+from spatialmae.config import parse_config, read_values
 from spatialmae.errors import UserError
+from spatialmae.evaluation.measure import COSTS
 from spatialmae.figures.declaration import drawn_figures, figure_subjects, notebook_inputs
 from spatialmae.fingerprint import fingerprint, fingerprint_of_source
-from spatialmae.layout import Layout, parts_of
+from spatialmae.layout import Layout, costs_subject, parts_of
+from spatialmae.measures import MEASURES
 
 try:
     # Read again, since Snakemake merges files before what they extend and lets keys occur twice.
@@ -72,18 +74,19 @@ SHOWN = [part for part in PARTS if part in REQUESTED or L.part(part).exists()]
 OF_REQUESTED, OF_SHOWN = CONFIG.only(REQUESTED), CONFIG.only(SHOWN)
 
 
-def made_by(analysis, evaluation):
-    """What an analysis of trained models writes."""
-    tables = [str(L.table(table, evaluation)) for table in MODEL_ANALYSES[analysis].tables]
-    has_pictures = MODEL_ANALYSES[analysis].has_pictures
-    return tables + ([str(L.pictures(analysis, evaluation))] if has_pictures else [])
+def made_by(measure, evaluation):
+    """What a measure of trained models writes."""
+    declared = MEASURES[measure]
+    tables = [str(L.table(table, evaluation)) for table in declared.tables]
+    costs = [str(L.table(COSTS, costs_subject(measure, evaluation)))] if declared.has_costs else []
+    return tables + costs + ([str(L.pictures(measure, evaluation))] if declared.pictures else [])
 
 
 EVALUATED = [
     path
     for name, evaluation in CONFIG.evaluations.items()
-    for analysis in evaluation.analyses
-    for path in made_by(analysis, name)
+    for measure in evaluation.analyses
+    for path in made_by(measure, name)
 ]
 
 
@@ -161,9 +164,9 @@ def data_of_calibration():
     return [str(L.data(CONFIG.evaluation_runs(name)[0].dataset)) for name in CONFIG.calibration]
 
 
-def evaluation_settings(analysis):
-    """Settings of an evaluation whose change reruns an analysis."""
-    read = {"models", *MODEL_ANALYSES[analysis].reads}
+def evaluation_settings(measure):
+    """Settings of an evaluation whose change reruns a measure."""
+    read = {"models", *MEASURES[measure].reads}
 
     def of(wildcards):
         return CONFIG.evaluations[wildcards.evaluation].model_dump_json(include=read)
@@ -171,15 +174,15 @@ def evaluation_settings(analysis):
     return of
 
 
-TAKE_UP_PROBES = ("corruptions", "shape_bias")  # the linear probes that `probe` has fitted, where it is asked for too
+TAKEN_UP = {name for measure in MEASURES.values() for name in measure.takes_up}
 
 
-def probes_taken_up(analysis):
-    """What an analysis waits for, to read the linear probes of an evaluation rather than fit them."""
+def taken_up(measure):
+    """What a measure waits for, to read cached results of other measures rather than make them."""
 
     def of(wildcards):
-        fitted = "probe" in CONFIG.evaluations[wildcards.evaluation].analyses
-        return made_by("probe", wildcards.evaluation) if analysis in TAKE_UP_PROBES and fitted else []
+        asked = set(MEASURES[measure].takes_up) & set(CONFIG.evaluations[wildcards.evaluation].analyses)
+        return [path for other in sorted(asked) for path in made_by(other, wildcards.evaluation)]
 
     return of
 
@@ -191,12 +194,12 @@ def shares_runs(evaluation):
     return any(run.name in own for runs in others for run in runs)
 
 
-def fits_probes(analysis):
-    """1 if an analysis fits linear probes that others may ask for: one job at a time does, the next one takes them up."""
-    among = analysis in ("probe", *TAKE_UP_PROBES)
+def fits_probes(measure):
+    """1 if a measure makes results that others may ask for: one job at a time does, the next one takes them up."""
+    among = measure in TAKEN_UP or MEASURES[measure].takes_up
 
     def of(wildcards):
-        return int(among and not probes_taken_up(analysis)(wildcards) and shares_runs(wildcards.evaluation))
+        return int(bool(among) and not taken_up(measure)(wildcards) and shares_runs(wildcards.evaluation))
 
     return of
 

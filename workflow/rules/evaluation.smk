@@ -1,34 +1,33 @@
-# Analyses of the trained models: Jacobians, the bound of second moments, probes, fine-tuning. An evaluation compares the
-# models of one stage of training or several.
-for analysis in MODEL_ANALYSES:
+# Measures of the trained models. An evaluation compares the models of one training or several.
+for measure in MEASURES:
 
     rule:
         name:
-            f"evaluate_{analysis}"
+            f"evaluate_{measure}"
         input:
             data=data_of_evaluation,
             runs=runs_of_evaluation,
-            probes=probes_taken_up(analysis),
+            taken_up=taken_up(measure),
         output:
-            made_by(analysis, "{evaluation}"),
+            made_by(measure, "{evaluation}"),
         log:
-            f"{LOGS}/{analysis}/{{evaluation}}.log",
+            f"{LOGS}/{measure}/{{evaluation}}.log",
         benchmark:
-            f"{BENCHMARKS}/{analysis}/{{evaluation}}.tsv"
-        priority: int(analysis == "probe")  # these wait for each other, and others for them
+            f"{BENCHMARKS}/{measure}/{{evaluation}}.tsv"
+        priority: int(measure in TAKEN_UP)  # these wait for each other, and others for them
         conda:
             ENVIRONMENT
-        threads: workflow.cores if analysis == "fine_tuning" else 1  # whose time is measured: nothing runs beside it
+        threads: 1
         resources:
-            probing=fits_probes(analysis),
+            probing=fits_probes(measure),
         params:
-            code=fingerprint(f"spatialmae.stages.{MODEL_ANALYSES[analysis].stage}"),
-            analysis=analysis,  # the shell command is formatted when all rules are known, the loop long over
-            settings=evaluation_settings(analysis),
+            code=fingerprint(f"spatialmae.measures.{measure}", "spatialmae.stages.evaluate"),
+            measure=measure,  # the shell command is formatted when all rules are known, the loop long over
+            settings=evaluation_settings(measure),
         message:
-            f"Evaluating trained models ({analysis}): {{wildcards.evaluation}}"
+            f"Evaluating trained models ({measure}): {{wildcards.evaluation}}"
         shell:
-            "python -m spatialmae evaluate {params.analysis} {wildcards.evaluation} --config {RESOLVED:q} > {log:q} 2>&1"
+            "python -m spatialmae evaluate {params.measure} {wildcards.evaluation} --config {RESOLVED:q} > {log:q} 2>&1"
 
 
 rule evaluation:

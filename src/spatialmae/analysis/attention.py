@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spatialmae.geometry import pixel_distances
 from spatialmae.model.mae import Intermediates
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 
 # Whose attention is looked at: [CLS]; tokens on the object, each with the share of the object in it as its weight; all
 # patch tokens alike.
@@ -47,7 +47,7 @@ class PatchAttention:
 
 
 def block_attention(
-    run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], max_bytes: int = MAX_BYTES
+    run: TrainedModel, images: UInt8[np.ndarray, "n h w c"], max_bytes: int = MAX_BYTES
 ) -> Iterator[tuple[slice, list[PatchAttention]]]:
     """Attention of every block of the encoder on unmasked images, a batch of images at a time; in float32.
 
@@ -183,7 +183,7 @@ class Scene:
 
 
 def attention_rows(
-    run: TrainedRun,
+    run: TrainedModel,
     images: UInt8[np.ndarray, "n h w c"],
     segmentation: Integer[np.ndarray, "n h w"],
     label: int = 1,
@@ -254,7 +254,7 @@ class _BlockMeasures:
 
 
 def attention_pictures(
-    run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], segmentation: Integer[np.ndarray, "n h w"], label: int = 1
+    run: TrainedModel, images: UInt8[np.ndarray, "n h w c"], segmentation: Integer[np.ndarray, "n h w"], label: int = 1
 ) -> Float32[np.ndarray, "n blocks queries rows columns"]:
     """Attention of [CLS] and of the object's tokens (the first two of :data:`QUERIES`) over the patches of few images.
 

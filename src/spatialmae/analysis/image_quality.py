@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, UInt8
 from skimage.metrics import structural_similarity
 
 from spatialmae.analysis.fsim import feature_similarity
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 
 DATA_RANGE = 1.0
 # Wang et al. (2004): Gaussian of σ = 1.5 px, 11 px wide. Only whole windows count, whose centres are 22² of the 32² px.
@@ -27,7 +27,7 @@ SSIM_LEAST_SIDE = 7
 
 @torch.no_grad()
 def reconstruct_unmasked(
-    run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 64
+    run: TrainedModel, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 64
 ) -> Float32[np.ndarray, "n h w c"]:
     """The model's output for images of which nothing is masked, on the scale [0, 1], not clipped.
 
@@ -104,7 +104,7 @@ def ssim_settings(height: int, width: int) -> dict[str, Any]:
     return SSIM_WANG if side >= SSIM_WANG_LEAST_SIDE else SSIM_SMALL
 
 
-def quality_row(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 64) -> dict[str, Any]:
+def quality_row(run: TrainedModel, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 64) -> dict[str, Any]:
     """Means over images of :func:`image_quality` of a model's unmasked reconstructions, and what they were made under.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from spatialmae.model.patches import patch_statistics, patchify, unpatchify
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 
 SEED = 0  # of the masks: a higher ratio hides what a lower one hides, and more
 
@@ -31,7 +31,7 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"]) -> Reconstruction:
+def reconstruct(run: TrainedModel, images: UInt8[np.ndarray, "n h w c"]) -> Reconstruction:
     """Mask the images and reconstruct them.
 
     With ``norm_pix_loss`` each predicted patch takes mean and deviation of the target patch, which the model does

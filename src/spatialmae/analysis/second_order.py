@@ -23,7 +23,7 @@ from spatialmae.linear.moments import Moments
 from spatialmae.model.config import MAEConfig
 from spatialmae.model.masking import Masks
 from spatialmae.model.patches import unpatchify
-from spatialmae.train.runs import TrainedRun
+from spatialmae.model.trained import TrainedModel
 from spatialmae.train.surrogate import IMAGES_PER_FEATURE
 
 # Added to the visible block, in units of the features' mean variance, so that constant or repeated pixels do not make
@@ -152,12 +152,12 @@ def _check_enough(moments: Moments) -> None:
         raise ValueError(f"moments: {problem}; give more or smaller images")
 
 
-def normalised_images(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n h w c"]:
+def normalised_images(run: TrainedModel, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n h w c"]:
     """Images as the run's model sees them."""
     return run.normalise(torch.from_numpy(images)).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def normalised_moments(run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 2000) -> Moments:
+def normalised_moments(run: TrainedModel, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 2000) -> Moments:
     """Moments of the images as the run's model sees them; the same for all runs on one data set."""
     starts = range(0, len(images), batch_size)
     return Moments.from_batches(_rows(normalised_images(run, images[i : i + batch_size])) for i in starts)
@@ -201,7 +201,7 @@ def share(
 
 @torch.no_grad()
 def reconstruction_errors(
-    run: TrainedRun,
+    run: TrainedModel,
     images: Float32[np.ndarray, "n h w c"],
     masks: Masks,
     images_per_mask: int = IMAGES_PER_MASK,
@@ -312,7 +312,7 @@ def _linear_errors(
     return expected, errors
 
 
-def comparison_rows(run: TrainedRun, bound: LinearBound) -> list[dict[str, Any]]:
+def comparison_rows(run: TrainedModel, bound: LinearBound) -> list[dict[str, Any]]:
     """Errors of a model and of the conditional mean on the same images under the same masks, a row for each kind.
 
     Errors are means over images and masks, per hidden feature, in units of the channels' variance. ``log_ratio`` is

@@ -5,7 +5,7 @@ means stands in its description, from which docs/configuration.md is generated.
 """
 
 from spatialmae.config.datasets import DATASET_ANALYSES, Dataset
-from spatialmae.config.evaluations import FINE_TUNE_FIELDS, MODEL_ANALYSES, Dense, Evaluation, FineTuning
+from spatialmae.config.evaluations import FINE_TUNE_FIELDS, Dense, Evaluation, FineTuning
 from spatialmae.config.hierarchy import Hierarchy, Identifiability
 from spatialmae.config.loading import load_config, parse_config, read_values, resolve_extends
 from spatialmae.config.sources import Source
@@ -16,7 +16,6 @@ from spatialmae.config.training import MODEL_FIELDS, TRAIN_FIELDS, Training
 __all__ = [
     "DATASET_ANALYSES",
     "FINE_TUNE_FIELDS",
-    "MODEL_ANALYSES",
     "MODEL_FIELDS",
     "TRAIN_FIELDS",
     "Checks",

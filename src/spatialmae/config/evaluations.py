@@ -3,95 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from spatialmae.config.section import MASK_RATIOS, Count, MaskRatio, Name, Section, Unique, one_of
+from spatialmae.measures import MEASURES
 from spatialmae.probe.settings import FineTuneConfig
 
 # What FineTuning takes beside its own keys.
 FINE_TUNE_FIELDS = tuple(f.name for f in fields(FineTuneConfig) if f.name != "n_blocks")
-
-
-class AnalysisOfModels(NamedTuple):
-    """What can be measured of trained models.
-
-    Attributes:
-        says: what it measures, and of which images.
-        stage: that makes it, among :mod:`spatialmae.stages`.
-        tables: that it writes.
-        reads: settings of an evaluation whose change reruns it.
-        has_pictures: it writes what it shows at a few images as well.
-        of_pixels: it needs predictions of pixels, which models that predict normalised patches have none of.
-    """
-
-    says: str
-    stage: str
-    tables: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    has_pictures: bool = False
-    of_pixels: bool = False
-
-
-MODEL_ANALYSES = {
-    "jacobian": AnalysisOfModels(
-        "Jacobians of the reconstruction: reach, spectra, basis, along training too (A5, A6, A9, A10)",
-        "jacobian",
-        ("model_reach", "model_profile", "model_basis", "reach_in_training"),
-        ("mask_ratios", "mask_ratio", "mask_unit", "n_images", "n_masks"),
-        has_pictures=True,
-        of_pixels=True,
-    ),
-    "second_order": AnalysisOfModels(
-        "reconstruction error against the best linear one from second moments (A11)",
-        "second_order",
-        ("second_order",),
-        of_pixels=True,
-    ),
-    "probe": AnalysisOfModels(
-        "linear probe and k nearest neighbours on the frozen encoder (A12, A13, A15, B7); images with labels",
-        "model_probe",
-        ("linear_probe", "nearest_neighbours"),
-        ("mask_ratio", "mask_unit"),
-    ),
-    "fine_tuning": AnalysisOfModels(
-        "fine-tuning of the last blocks or all, with time and memory (A12, A14); images with labels",
-        "fine_tuning",
-        ("fine_tuning",),
-        ("fine_tuning",),
-    ),
-    "reconstruction": AnalysisOfModels(
-        "SSIM, PSNR, MSE and FSIM of reconstructed unmasked test images (B4)",
-        "reconstruction",
-        ("image_quality",),
-        ("n_test",),
-        of_pixels=True,
-    ),
-    "attention": AnalysisOfModels(
-        "how object-centred attention is, on leaves rendered at the models' size (B5)",
-        "attention",
-        ("attention",),
-        has_pictures=True,
-    ),
-    "embedding": AnalysisOfModels(
-        "separability of classes and t-SNE (B6); images with labels", "embedding", ("separability", "tsne"), ("n_test",)
-    ),
-    "corruptions": AnalysisOfModels(
-        "the linear probe on corrupted test images (B8); images with labels",
-        "corruptions",
-        ("corruptions",),
-        ("n_test",),
-    ),
-    "shape_bias": AnalysisOfModels(
-        "the linear probe on images whose shape and texture disagree (B9): leaves, and published ones for CIFAR-10",
-        "shape_bias",
-        ("shape_bias",),
-    ),
-    "dense": AnalysisOfModels(
-        "segmentation and depth from frozen and fine-tuned encoders, on leaves (B10)", "dense", ("dense",), ("dense",)
-    ),
-}
 
 
 class FineTuning(Section):
@@ -136,7 +57,7 @@ class Evaluation(Section):
     models: Annotated[list[Name], Unique] = Field(
         min_length=1, description="trainings whose models are compared, all on one data set"
     )
-    analyses: Annotated[list[Annotated[str, one_of(MODEL_ANALYSES)]], Unique] = Field(
+    analyses: Annotated[list[Annotated[str, one_of(MEASURES)]], Unique] = Field(
         min_length=1, description="what is measured, see below"
     )
     mask_ratios: Annotated[list[MaskRatio], Unique] = Field(

@@ -9,13 +9,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from spatialmae.config.datasets import Dataset
-from spatialmae.config.evaluations import MODEL_ANALYSES, Evaluation, FineTuning
+from spatialmae.config.evaluations import Evaluation, FineTuning
 from spatialmae.config.hierarchy import Hierarchy, Identifiability
 from spatialmae.config.section import Count, Name, Section, Unique
 from spatialmae.config.sources import check_batch
 from spatialmae.config.theory import Checks, Ising, Linear
 from spatialmae.config.training import Training
 from spatialmae.masks import n_visible
+from spatialmae.measures import MEASURES
 from spatialmae.train.plan import RunSpec
 
 # Names of steps of the pipeline, which a part of a study therefore cannot have.
@@ -199,26 +200,31 @@ class Config(Section):
             raise ValueError(f"{where}.mask_unit: patch sizes differ; give a multiple of all")
         if unit is not None and (height % unit or width % unit or any(unit % size for size in patches)):
             raise ValueError(f"{where}.mask_unit: {unit} does not tile {height}×{width} px in whole patches; change it")
-        pixelwise = [analysis for analysis in evaluation.analyses if MODEL_ANALYSES[analysis].of_pixels]
-        if pixelwise and any(run.model.norm_pix_loss for run in self.evaluation_runs(name)):
-            problem = f"{pixelwise[0]} is of pixels, and with norm_pix_loss models predict normalised patches"
-            raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")
-        if "second_order" in evaluation.analyses and any(
-            run.model.mask_ratio == 0 for run in self.evaluation_runs(name)
-        ):
-            problem = "second_order is of hidden pixels, and models of masking ratio 0 hide none"
-            raise ValueError(f"{where}.analyses: {problem}; remove it, or the training of these models")
+        self._check_measures(where, name, evaluation)
         if "fine_tuning" in evaluation.analyses:
             self._check_fine_tuning(where, name, evaluation.fine_tuning or FineTuning())
         elif evaluation.fine_tuning is not None:
             raise ValueError(f"{where}.fine_tuning: it is not among analyses; add it there, or remove this")
 
+    def _check_measures(self, where: str, name: str, evaluation: Evaluation) -> None:
+        """Refuse measures of what models or images do not have."""
+        runs = self.evaluation_runs(name)
+        source = self.datasets[runs[0].dataset].source
+        for measure in evaluation.analyses:
+            declared = MEASURES[measure]
+            if declared.of_pixels and any(run.model.norm_pix_loss for run in runs):
+                problem = f"{measure} is of pixels, and with norm_pix_loss models predict normalised patches"
+                raise ValueError(f"{where}.analyses: {problem}; remove it, or train without norm_pix_loss")
+            if declared.of_hidden and any(run.model.mask_ratio == 0 for run in runs):
+                problem = f"{measure} is of hidden pixels, and models of masking ratio 0 hide none"
+                raise ValueError(f"{where}.analyses: {problem}; remove it, or the training of these models")
+            if declared.needs_labels and not source.has_labels:
+                problem = f"images of kind {source.kind} come without labels"
+                raise ValueError(f"{where}.analyses: {problem}; remove {measure}")
+
     def _check_fine_tuning(self, where: str, name: str, settings: FineTuning) -> None:
         runs = self.evaluation_runs(name)
         source, depth = self.datasets[runs[0].dataset].source, min(run.model.encoder_depth for run in runs)
-        if not source.has_labels:
-            problem = f"images of kind {source.kind} come without labels"
-            raise ValueError(f"{where}.analyses: {problem}; remove fine_tuning")
         try:
             for config in settings.configs():
                 if config.n_blocks is not None and config.n_blocks > depth:

@@ -32,7 +32,7 @@ from spatialmae.figures.design import (
 SECTION = "Non-linear MAE: analyses"
 NOTEBOOK = "nonlinear"
 
-_COSTS = {"seconds_per_step": "time (s per step)", "memory_mib": "peak memory (MiB)"}
+_COSTS = {"seconds_per_step": "CPU time (s per step)", "memory_mib": "peak memory (MiB)"}
 
 _LEGEND_HEIGHT = 0.1  # inches for each configuration
 
@@ -169,23 +169,23 @@ def _interval(found: RankCorrelation) -> str:
 
 
 @declare(
-    tables=["fine_tuning"],
-    caption="How much of the encoder must be fine-tuned? Accuracy on test images, with time and memory of a step where "
-    "the number of trained blocks varies, else against what the models differ in; grey: the same encoder trained from "
-    "scratch. Learning rates were chosen on validation images ({subject}; claims A12, A14). {seeds}",
+    tables=["fine_tuning", "costs/fine_tuning_{subject}"],
+    caption="How much of the encoder must be fine-tuned? Accuracy on test images, with CPU time and memory of a step "
+    "where the number of trained blocks varies, else against what the models differ in; grey: the same encoder trained "
+    "from scratch. Learning rates were chosen on validation images ({subject}; claims A12, A14). {seeds}",
     alt="Accuracy and cost of fine-tuning encoders, {subject}.",
 )
-def fine_tuning(table: pd.DataFrame, subject: str) -> Figure:
+def fine_tuning(table: pd.DataFrame, costs: pd.DataFrame, subject: str) -> Figure:
     """Accuracy, time and memory against the blocks trained; where their number is one, accuracy against the models.
 
     Args:
         table: ``fine_tuning``: name, seed, target, accuracy (fraction of the test images; missing where training
-            diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, seconds_per_step,
-            memory_bytes, at_grid_edge, every setting of the models, those of their training with the prefix
-            ``pretraining_``.
+            diverged), n_train, n_blocks, embedding_trained (and so the whole encoder), from_scratch, memory_bytes,
+            at_grid_edge, every setting of the models, those of their training with the prefix ``pretraining_``.
+        costs: ``costs`` of the same evaluation: name, n_blocks, embedding_trained, seconds_per_step.
         subject: name of the evaluation.
     """
-    table = with_pretraining(table)
+    table = with_pretraining(with_times(table, costs))
     table = table.assign(blocks=_blocks(table), memory_mib=table["memory_bytes"] / 2**20)
     scratch = table["from_scratch"].astype(bool)
     tuned = table[~scratch]
@@ -197,6 +197,12 @@ def fine_tuning(table: pd.DataFrame, subject: str) -> Figure:
     theme.legend_above(figure, figure.axes)
     theme.note(figure, about, seeds, *facts, *state_grid_edges(table, "learning rate"), *state_centre(compare(tuned)))
     return figure
+
+
+def with_times(table: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """The table ``fine_tuning`` with ``seconds_per_step`` of its ``costs``; missing for models from scratch."""
+    trained = ["name", "n_blocks", "embedding_trained"]
+    return table.merge(costs[[*trained, "seconds_per_step"]], how="left", on=trained)
 
 
 def with_pretraining(table: pd.DataFrame) -> pd.DataFrame:

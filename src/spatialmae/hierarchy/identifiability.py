@@ -20,7 +20,6 @@ masks needs room for all latents, which is more than any one mask asks for.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -159,12 +158,11 @@ def identifiability_rows(cell: Cell, seed: int) -> list[dict[str, Any]]:
 
     Returns:
         Rows of a tidy table. ``code_dim``: coordinates of the representation, or of what stands for it;
-        ``n_coordinates``: of what is predicted; ``seconds``: time that the whole cell has taken.
+        ``n_coordinates``: of what is predicted.
 
     Raises:
         ValueError: a graph or observable is unknown, or the two sides of a mask share no latent.
     """
-    started = time.perf_counter()
     if cell.graph not in GRAPHS:
         raise ValueError(f"graph: {cell.graph!r} is unknown; use one of {', '.join(GRAPHS)}")
     graph = GRAPHS[cell.graph]()
@@ -196,8 +194,7 @@ def identifiability_rows(cell: Cell, seed: int) -> list[dict[str, Any]]:
         scores = _scores(cell, known, x[:, ~hidden], x[:, hidden], views, streams.landmarks)
         of_mask = {"masked": _names(masked), "c": _names(latents.c)}
         rows += [{**_settings(cell), **of_mask, **score, "seed": seed} for score in scores]
-    seconds = time.perf_counter() - started
-    return [row | {"seconds": seconds} for row in rows]
+    return rows
 
 
 class Streams(NamedTuple):

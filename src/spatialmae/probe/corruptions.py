@@ -20,9 +20,9 @@ from PIL import Image
 from scipy.ndimage import correlate, gaussian_filter
 from skimage.color import hsv2rgb, rgb2hsv
 
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe.linear_probe import FittedProbe
 from spatialmae.probe.representation import LAYER, represent
-from spatialmae.train.runs import TrainedRun
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # Images are corrupted in chunks of fixed size with a seed each, which bounds the memory.
@@ -116,7 +116,7 @@ class CorruptedImages:
 
 
 def corruption_rows(
-    run: TrainedRun, probe: FittedProbe, test: CorruptedImages, labels: Int64[np.ndarray, " n"]
+    run: TrainedModel, probe: FittedProbe, test: CorruptedImages, labels: Int64[np.ndarray, " n"]
 ) -> list[dict[str, Any]]:
     """Accuracy of a probe, as it was fitted to clean training images, on corrupted test images.
 

@@ -25,6 +25,7 @@ from spatialmae.data.dataset import SPLITS, ImageData, Split
 from spatialmae.errors import UserError
 from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.model.patches import unpatchify
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe.classifier import EVALUATION_BATCH, Classifier
 from spatialmae.probe.dense_settings import DenseConfig
 from spatialmae.probe.head_training import HeadTraining, choose
@@ -32,7 +33,6 @@ from spatialmae.probe.representation import LAYER
 from spatialmae.probe.settings import FineTuneConfig
 from spatialmae.setting import check_choice
 from spatialmae.train.hardware import DeviceChoice, Hardware
-from spatialmae.train.runs import TrainedRun
 
 DenseTarget = Literal["segmentation", "depth"]
 TARGETS: tuple[DenseTarget, ...] = get_args(DenseTarget)
@@ -224,7 +224,7 @@ class _Training(HeadTraining):
 
 
 def dense_rows(
-    run: TrainedRun,
+    run: TrainedModel,
     data: ImageData,
     config: DenseConfig,
     seed: int,
@@ -323,7 +323,6 @@ def _row(
         "layer_decay": config.layer_decay,
         "augmentation": "none",
         "steps": best.steps,
-        "device": hardware.name,
         "precision": hardware.precision,
         "seed": seed,
         "reason": choice["reason"],
@@ -351,7 +350,7 @@ def _frozen_tokens(predictor: DensePredictor, images: Mapping[Split, Tensor]) ->
 
 
 def _normalised(
-    run: TrainedRun, data: ImageData, rows: Mapping[Split, Int64[np.ndarray, " _"]], device: torch.device
+    run: TrainedModel, data: ImageData, rows: Mapping[Split, Int64[np.ndarray, " _"]], device: torch.device
 ) -> dict[Split, Tensor]:
     """Images as the model was trained on."""
     return {split: run.normalise(torch.from_numpy(data.images[chosen]).to(device)) for split, chosen in rows.items()}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -48,7 +46,6 @@ class FineTuning(HeadTraining):
         groups = classifier.parameter_groups(config.weight_decay, config.layer_decay)
         super().__init__(groups, config, base_lr, len(data.images.train), order, data.test.device)
         self.classifier, self.data, self.config, self.rng = classifier, data, config, augmentation
-        self.step_seconds: list[float] = []
         self.memory = Memory(0, 0, 0, 0, 0)
         self.cuda_peak_bytes: int | None = None
 
@@ -67,19 +64,16 @@ class FineTuning(HeadTraining):
             self.validation_score = accuracy(self.classifier, images, images.validation, self.data.labels["validation"])
 
     def _step(self, ids: Int64[Tensor, " N"]) -> float:
-        """One step; the first measures the memory too, and each its time."""
-        start = time.perf_counter()
+        """One step; the first measures the memory too."""
         images = self.data.images.batch(ids, self.config.augmentation, self.config.crop_scale, self.rng)
         labels = self.data.labels["train"][ids]
         self.optimizer.zero_grad()
-        if self.step_seconds:
+        if self.steps:
             loss = self._backward(images, labels)
             self.optimizer.step()
         else:
             loss = self._measured_step(images, labels)
-        value = float(loss)  # waits for the device: the time is that of the whole step
-        self.step_seconds.append(time.perf_counter() - start)
-        return value
+        return float(loss)
 
     def _measured_step(self, images: Float[Tensor, "N C H W"], labels: Int64[Tensor, " N"]) -> Float[Tensor, ""]:
         with SavedBytes(self.classifier.state_dict().values()) as saved, LiveBytes() as live:
@@ -125,8 +119,7 @@ def fine_tune(
             counts the images of :meth:`LabelledImages.few`.
 
     Returns:
-        A row of a tidy table. ``seconds`` (of the steps at the chosen learning rate) and ``seconds_per_step`` (their
-        median) are this machine's. ``memory_bytes`` is the peak of :class:`Memory`, whose parts follow it;
+        A row of a tidy table. ``memory_bytes`` is the peak of :class:`Memory`, whose parts follow it;
         ``cuda_peak_bytes`` is what a GPU's allocator saw, None on a CPU. Where all learning rates diverged, accuracies
         are NaN, the row is of the lowest one, and ``reason`` says so; ``reason`` also names learning rates that
         diverged while others did not.
@@ -147,7 +140,7 @@ def fine_tune(
 
     def tunings() -> Iterator[FineTuning]:
         for base_lr in config.base_lr:
-            tuning = _prepare(model, data, config, base_lr, seed, hardware, from_scratch)
+            tuning = prepare(model, data, config, base_lr, seed, hardware, from_scratch)
             tuning.run(on_step)
             yield tuning
 
@@ -181,17 +174,13 @@ def fine_tune(
         "layer_decay": config.layer_decay,
         "augmentation": config.augmentation,
         "crop_scale": config.crop_scale,
-        "steps": len(best.step_seconds),
-        "seconds": sum(best.step_seconds),
-        "seconds_per_step": median(best.step_seconds),
+        "steps": best.steps,
         "memory_bytes": best.memory.peak,
         "weights_bytes": best.memory.weights,
         "gradients_bytes": best.memory.gradients,
         "moments_bytes": best.memory.moments,
         "saved_bytes": best.memory.saved,
         "cuda_peak_bytes": best.cuda_peak_bytes,
-        "device": hardware.name,
-        "threads": torch.get_num_threads(),
         "precision": hardware.precision,
         "attention": hardware.kernel,
         "seed": seed,
@@ -199,7 +188,7 @@ def fine_tune(
     }
 
 
-def _prepare(
+def prepare(
     model: MaskedAutoencoder,
     data: LabelledImages,
     config: FineTuneConfig,

@@ -54,16 +54,25 @@ class HeadTraining(ABC):
         return all(self._epoch(on_step) for _ in range(self.schedule.epochs))
 
     def _epoch(self, on_step: Callable[[], None]) -> bool:
-        batch_size = self.schedule.batch_size
-        order = torch.randperm(self.n_train, generator=self.order).to(self.device)
-        for ids in order.split(batch_size)[: self.n_train // batch_size]:
-            self._set_cosine()
-            loss = self._step(ids)
-            self.steps += 1
+        for ids in self.batches():
+            loss = self.step(ids)
             on_step()
             if not math.isfinite(loss):
                 return False
         return True
+
+    def batches(self) -> tuple[Int64[Tensor, " N"], ...]:
+        """The images of an epoch's batches; what does not fill one is dropped."""
+        batch_size = self.schedule.batch_size
+        order = torch.randperm(self.n_train, generator=self.order).to(self.device)
+        return order.split(batch_size)[: self.n_train // batch_size]
+
+    def step(self, ids: Int64[Tensor, " N"]) -> float:
+        """The next step, on some of the training images; the loss before it."""
+        self._set_cosine()
+        loss = self._step(ids)
+        self.steps += 1
+        return loss
 
     def _set_cosine(self) -> None:
         config, steps_per_epoch = self.schedule, self.n_train // self.schedule.batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -18,7 +17,6 @@ from spatialmae.data.dataset import SPLITS, ImageData
 from spatialmae.errors import UserError
 from spatialmae.probe.classification import chance_accuracy, label_targets
 from spatialmae.probe.representation import LAYER, Feature, Standardiser
-from spatialmae.train.hardware import cpu_name
 
 # Weights of λ/2 ‖W‖² beside the mean cross-entropy of the training images; scikit-learn's C is 1 / (n λ).
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -84,7 +82,6 @@ class ProbeTask:
             "layer": LAYER,
             "normalisation": "batch norm without affine, statistics of train",
             "selected_on": "validation",
-            "device": f"cpu ({cpu_name()})",
             **keys,
         }
 
@@ -146,14 +143,13 @@ def fit_linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) ->
 
     Returns:
         The probe. Its row: ``at_grid_edge``: the best penalty is the largest or the smallest tried;
-        ``converged``: whether every fit did; ``seconds``: of fitting and choosing.
+        ``converged``: whether every fit did.
 
     Raises:
         ValueError: a penalty is not positive, or there is none.
     """
     if not len(penalties) or min(penalties) <= 0:
         raise ValueError(f"penalties: {list(penalties)} must be positive, at least one")
-    start = time.perf_counter()
     x, y = task.features, task.labels
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     # Strongest first: it converges fastest, and each fit starts where the last one ended.
@@ -166,7 +162,6 @@ def fit_linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) ->
             model.fit(x["train"], y["train"])
         fits.append((float(model.score(x["validation"], y["validation"])), penalty, deepcopy(model)))
     validation_accuracy, penalty, chosen = max(fits, key=lambda fit: fit[0])
-    seconds = time.perf_counter() - start
     row = task.row(
         chosen.predict(x["test"]),
         validation_accuracy,
@@ -174,8 +169,7 @@ def fit_linear_probe(task: ProbeTask, penalties: Sequence[float] = PENALTIES) ->
         penalty=float(penalty),
         at_grid_edge=len(path) > 1 and penalty in (path[0], path[-1]),
         converged=all(int(fit.n_iter_.max()) < MAX_ITERATIONS for _, _, fit in fits),
-        seconds=seconds,
     )
-    # In C order, in which they are read back when a probe is kept: the order may change how a product is rounded.
+    # In C order, in which they are read back when a probe is cached: the order may change how a product is rounded.
     weights, bias = (np.ascontiguousarray(array) for array in (chosen.coef_, chosen.intercept_))
     return FittedProbe(task.standardiser, chosen.classes_, weights, bias, row)

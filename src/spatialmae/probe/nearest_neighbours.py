@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,18 +57,15 @@ def nearest_neighbour_probe(task: ProbeTask, n_neighbours: Sequence[int] = N_NEI
     n_train = len(task.labels["train"])
     if not len(n_neighbours) or not 1 <= min(n_neighbours) <= max(n_neighbours) <= n_train:
         raise ValueError(f"n_neighbours: {list(n_neighbours)} must be in 1–{n_train}, at least one")
-    start = time.perf_counter()
     index = CosineNeighbours(task.features["train"], task.labels["train"])
     path = sorted(n_neighbours, reverse=True)
     nearest = index.neighbours(task.features["validation"], path[0])
     accuracies = [float(np.mean(index.vote(nearest[:, :k]) == task.labels["validation"])) for k in path]
     best = int(np.argmax(accuracies))
-    seconds = time.perf_counter() - start
     return task.row(
         index.vote(index.neighbours(task.features["test"], path[best])),
         accuracies[best],
         classifier="k-NN, cosine",
         n_neighbours=path[best],
         at_grid_edge=len(path) > 1 and best in (0, len(path) - 1),
-        seconds=seconds,
     )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe.settings import Feature
 from spatialmae.setting import check_choice
 from spatialmae.shapes import Float, Float32, Int64, UInt8
-from spatialmae.train.runs import TrainedRun
 
 LAYER = "encoder/norm"  # the encoder's last layer, after its norm, as MAEOutput.intermediates calls it
 
@@ -29,7 +29,7 @@ def pool(tokens: Float[Tensor, "N T D"], feature: Feature) -> Float[Tensor, "N D
 
 @torch.no_grad()
 def represent(
-    run: TrainedRun, images: UInt8[np.ndarray, "n h w c"], feature: Feature = "mean", batch_size: int = 64
+    run: TrainedModel, images: UInt8[np.ndarray, "n h w c"], feature: Feature = "mean", batch_size: int = 64
 ) -> Float32[np.ndarray, "n D"]:
     """What the encoder makes of images: nothing masked, nothing augmented, nothing random.
 
@@ -51,7 +51,7 @@ def represent(
     device = model.cls_token.device
     vectors = np.empty((len(images), model.config.encoder_dim), dtype=np.float32)
     # Set here, whatever the caller's.
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.record.get("precision") == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             batch = run.normalise(torch.from_numpy(images[rows]).to(device))
@@ -60,7 +60,7 @@ def represent(
 
 
 def represent_splits(
-    run: TrainedRun,
+    run: TrainedModel,
     images: UInt8[np.ndarray, "n h w c"],
     splits: Mapping[str, Int64[np.ndarray, " _"]],
     feature: Feature = "mean",

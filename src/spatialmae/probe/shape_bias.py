@@ -18,9 +18,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from spatialmae.data.dataset import ImageData
 from spatialmae.data.dead_leaves import dead_leaves, world_options
+from spatialmae.model.trained import TrainedModel
 from spatialmae.probe.linear_probe import PENALTIES, FittedProbe, ProbeTask, fit_linear_probe
 from spatialmae.probe.representation import LAYER, Feature, represent, represent_splits
-from spatialmae.train.runs import TrainedRun
 
 CONFIDENCE = 0.95
 
@@ -84,7 +84,7 @@ class CueDecisions:
         }
 
 
-def shape_bias_row(run: TrainedRun, probe: FittedProbe, stimuli: ImageData) -> dict[str, Any]:
+def shape_bias_row(run: TrainedModel, probe: FittedProbe, stimuli: ImageData) -> dict[str, Any]:
     """Shape bias of a linear probe on the test images of cue-conflict stimuli.
 
     The probe chooses among the classes that occur as shape or texture, as Geirhos et al. map decisions to the stimuli's
@@ -178,7 +178,7 @@ class CueLeaves:
 
 
 def leaves_shape_bias(
-    run: TrainedRun, cues: CueLeaves, feature: Feature = "mean", penalties: Sequence[float] = PENALTIES
+    run: TrainedModel, cues: CueLeaves, feature: Feature = "mean", penalties: Sequence[float] = PENALTIES
 ) -> dict[str, Any]:
     """Shape bias on conflicting leaves of a linear probe that was fitted to matched ones: :func:`shape_bias_row`."""
     features = represent_splits(run, cues.matched.images, dict(cues.matched.splits.items()), feature)

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from spatialmae.artifacts import locked, read_tensors, write_json, write_tensors, write_text
 from spatialmae.errors import UserError
+from spatialmae.model.checkpoint import read_config
 from spatialmae.model.mae import MaskedAutoencoder
-from spatialmae.shapes import Float, UInt8
+from spatialmae.model.trained import TrainedModel
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.trainer import REPEATED, Trainer, today
@@ -318,34 +318,17 @@ def _restore_global_generators(trainer: Trainer, tensors: dict[str, np.ndarray])
         torch.cuda.set_rng_state(torch.from_numpy(tensors["rng/cuda"]), trainer.hardware.device)
 
 
-@dataclass(frozen=True)
-class TrainedRun:
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun(TrainedModel):
     """A finished run.
 
     Attributes:
-        model: with its trained weights, in evaluation mode.
         config: ``config.json``: model, train, dataset, seed, normalisation.
         record: ``run.json``.
     """
 
-    model: MaskedAutoencoder
     config: dict[str, Any]
     record: dict[str, Any]
-
-    def normalise(self, images: UInt8[Tensor, "N H W C"]) -> Float[Tensor, "N C H W"]:
-        """Images as the model was trained on: zero mean and unit variance by channel of the training images."""
-        mean, std = self._statistics(images.device)
-        return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
-    def denormalise(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N H W C"]:
-        """The inverse of :meth:`normalise`, on the scale [0, 1], not clipped."""
-        mean, std = self._statistics(images.device)
-        return (images * std + mean).permute(0, 2, 3, 1)
-
-    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        values = self.config["normalisation"]
-        mean, std = (torch.tensor(values[name], device=device)[:, None, None] for name in ("mean", "std"))
-        return mean, std
 
 
 def load_run(path: Path | str) -> TrainedRun:
@@ -357,7 +340,22 @@ def load_run(path: Path | str) -> TrainedRun:
     folder = RunFolder(Path(path))
     record = folder.read_record()
     config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    return TrainedRun(MaskedAutoencoder.from_pretrained(folder.path).eval(), config, record)
+    return TrainedRun(**vars(load_model(folder.path, record.get("precision", "fp32"))), config=config, record=record)
+
+
+def load_model(folder: Path, precision: Literal["bf16", "fp32"]) -> TrainedModel:
+    """The model of a run's folder or of one of its snapshots.
+
+    Args:
+        folder: of the weights.
+        precision: that the run was trained in.
+
+    Raises:
+        UserError: the weights are missing or damaged.
+    """
+    statistics = read_config(folder)["normalisation"]
+    mean, std = (tuple(statistics[name]) for name in ("mean", "std"))
+    return TrainedModel(MaskedAutoencoder.from_pretrained(folder).eval(), mean, std, precision)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,5 +1,7 @@
-"""Fitted probes that are kept: the same answers when read back, and another fit when what decides them is other."""
+"""Fitted probes that are cached: the same answers when read back, and another fit when what decides them is other."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +12,17 @@ import yaml
 
 from spatialmae.artifacts import read_tensors, write_tensors
 from spatialmae.config import parse_config
+from spatialmae.evaluation import fitted_probe as probes
+from spatialmae.evaluation.fitted_probe import fitted_probe, probe_task
 from spatialmae.layout import Layout
+from spatialmae.measures import shape_bias
 from spatialmae.probe import corruptions as corrupted
 from spatialmae.probe.linear_probe import FittedProbe
 from spatialmae.probe.shape_bias import CueLeaves
-from spatialmae.stages import corruptions, model_probe, probes, shape_bias
-from spatialmae.stages.evaluation import EvaluationSet
-from spatialmae.stages.probes import KeptProbe, ProbedModel
+from spatialmae.stages import evaluate
+from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
-from spatialmae.train import code
-from trained_stages import imported_modules, train_stages
+from trained_stages import train_stages
 
 ROOT = Path(__file__).parent.parent
 CUES = {"n_train": 60, "n_validation": 20, "n_test": 40}
@@ -53,24 +56,28 @@ def fits(monkeypatch):
     return found
 
 
-def probed(config) -> ProbedModel:
-    evaluated = EvaluationSet(config, "ratios")
-    return ProbedModel(evaluated, evaluated.specs[0], evaluated.run(evaluated.specs[0]))
+class Probed:
+    """The first model of the evaluation."""
+
+    def __init__(self, config) -> None:
+        evaluated, _ = open_evaluation(config, "ratios")
+        self.shared, self.model = evaluated.shared, evaluated.runs[0]
+
+    def fitted(self, target: str) -> FittedProbe:
+        return fitted_probe(self.model, target, self.shared)
 
 
 def arrays(probe: FittedProbe) -> list[np.ndarray]:
     return [probe.standardiser.mean, probe.standardiser.scale, probe.classes, probe.weights, probe.bias]
 
 
-def test_a_kept_probe_is_the_one_that_was_fitted_bit_for_bit(config, tmp_path):
-    model = probed(config)
+def test_a_cached_probe_is_the_one_that_was_fitted_bit_for_bit(config):
+    probed = Probed(config)
     features = np.random.default_rng(0).normal(size=(500, 32)).astype(np.float32)
     for target in TARGETS:
-        fitted = probes.fit_linear_probe(model.task(target))
-        kept = KeptProbe(tmp_path, target, {"of": target})
-        assert kept.read() is None
-        kept.write(fitted)
-        read = kept.read()
+        fitted = probes.fit_linear_probe(probe_task(probed.model, target, probed.shared))
+        probed.fitted(target)
+        read = probed.fitted(target)
         assert read.row == fitted.row
         for ours, theirs in zip(arrays(read), arrays(fitted), strict=True):
             assert ours.dtype == theirs.dtype and ours.flags.c_contiguous == theirs.flags.c_contiguous
@@ -79,23 +86,26 @@ def test_a_kept_probe_is_the_one_that_was_fitted_bit_for_bit(config, tmp_path):
         assert np.array_equal(read.predict(asked), fitted.predict(asked))
 
 
-def test_three_analyses_of_one_evaluation_fit_each_probe_once(config, fits, monkeypatch):
+def test_three_measures_of_one_evaluation_fit_each_probe_once(config, fits, monkeypatch):
     monkeypatch.setattr(corrupted, "CORRUPTIONS", {"contrast": corrupted.CORRUPTIONS["contrast"]})
     monkeypatch.setattr(shape_bias, "CUES", CUES)
     # As if stimuli were published with the labels of these images.
     monkeypatch.setattr(shape_bias, "PUBLISHED", "leaves")
     monkeypatch.setattr(shape_bias, "LABEL", "shape")
     conflict = CueLeaves.render(image_size=16, seed=1, **CUES).conflict
-    monkeypatch.setattr(shape_bias, "_published_stimuli", lambda layout, data: replace(conflict, name="published"))
-    stages = {"corruptions": corruptions, "shape_bias": shape_bias, "linear_probe": model_probe}
+    monkeypatch.setattr(shape_bias, "_published_stimuli", lambda shared: replace(conflict, name="published"))
+    # The order in which they come, and the table of each.
+    measures = {"corruptions": "corruptions", "shape_bias": "shape_bias", "probe": "linear_probe"}
     tables = []
-    for _ in range(2):  # fitted now, and kept before
-        for stage in stages.values():
-            stage.run(config, "ratios")
-        tables.append({name: read_table(Layout.of(config).table(name, "ratios")) for name in stages})
+    shutil.rmtree(Layout.of(config).cache("fitted_probe"), ignore_errors=True)
+    for _ in range(2):  # fitted now, and cached before
+        for measure in measures:
+            shutil.rmtree(Layout.of(config).cache(measure), ignore_errors=True)
+            evaluate.run(config, measure, "ratios")
+        tables.append({name: read_table(Layout.of(config).table(name, "ratios")) for name in measures.values()})
     names = [spec.name for spec in config.evaluation_runs("ratios")]
     assert len(names) == 2 and fits == [*TARGETS] * 2
-    for name in stages:
+    for name in measures.values():
         pd.testing.assert_frame_equal(tables[0][name], tables[1][name], check_exact=True)
     published = tables[0]["shape_bias"].query("stimuli == 'published'")
     of_shape = tables[0]["linear_probe"].query("target == 'shape'")
@@ -104,19 +114,19 @@ def test_three_analyses_of_one_evaluation_fit_each_probe_once(config, fits, monk
 
 @pytest.mark.parametrize("what", ["weights", "data", "code"])
 def test_a_probe_of_other_weights_images_or_code_is_another(config, fits, monkeypatch, what):
-    model = probed(config)
-    model.linear_probe("shape")
+    probed = Probed(config)
+    probed.fitted("shape")
     fits.clear()
     if what == "weights":
-        record = model.trained.record | {"weights_sha256": "other"}
-        model = replace(model, trained=replace(model.trained, record=record))
+        probed.model = replace(probed.model, identity=probed.model.identity | {"weights_sha256": "other"})
     elif what == "data":
-        monkeypatch.setitem(vars(model.evaluated), "data_sha256", "other")
+        monkeypatch.setattr(evaluate, "sha256_of", lambda path: "other")
+        probed.shared = open_evaluation(config, "ratios")[0].shared
     else:
-        monkeypatch.setattr(probes, "code_digest", lambda numeric: "other")
-    model.linear_probe("shape")
+        monkeypatch.setattr(evaluate, "fingerprint", lambda *modules: "other")
+    probed.fitted("shape")
     assert fits == ["shape"]
-    model.linear_probe("shape")
+    probed.fitted("shape")
     assert fits == ["shape"]
 
 
@@ -137,21 +147,12 @@ def without_weights(path: Path) -> None:
     ids=["cut", "no weights", "no metadata", "another key"],
 )
 def test_a_damaged_file_is_fitted_and_written_anew(config, fits, damage):
-    model = probed(config)
-    expected = model.linear_probe("texture")
+    probed = Probed(config)
+    expected = probed.fitted("texture")
     fits.clear()
-    (path,) = Layout.of(config).rows("linear_probe").glob(f"{model.spec.name}-texture-*")
+    (path,) = Layout.of(config).cache("fitted_probe").glob(f"{probed.model.name}-texture-*")
     damage(path)
-    again = model.linear_probe("texture")
+    again = probed.fitted("texture")
     assert fits == ["texture"]
     assert np.array_equal(again.weights, expected.weights)
-    assert read_tensors(path)[1]["row"] == again.row
-
-
-def test_the_digest_covers_all_that_a_probe_is_computed_with():
-    # What images, labels and devices are called; ridge regressions, which stand beside the labels.
-    not_numeric = {
-        *("data/dataset.py", "errors.py", "setting.py", "shapes.py", "train/hardware.py", "train/runs.py"),
-        *("probe/settings.py", "probe/ridge.py"),
-    }
-    assert imported_modules(probes.NUMERIC) - not_numeric <= {*probes.NUMERIC, *code.NUMERIC}
+    assert json.loads(read_tensors(path)[1]["values"]) == again.row

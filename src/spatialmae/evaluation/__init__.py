@@ -1,0 +1,1 @@
+"""What measures of trained models share: what a measure is, and the models, images and masks of an evaluation."""
