@@ -143,13 +143,15 @@ def test_too_many_failed_seeds_are_invalid_whatever_the_rest_says(tmp_path):
     assert (verdict.verdict, verdict.reason) == ("INVALID", "3 of 10 seeds failed")
 
 
-@pytest.mark.parametrize(("low", "expected"), [(-100.0, "REPLICATED"), (100.0, "INVALID")])
-def test_a_control_out_of_bounds_is_invalid(tmp_path, low, expected):
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(-100.0, 200.0, "REPLICATED"), (100.0, 200.0, "INVALID"), (-100.0, -50.0, "INVALID")]
+)
+def test_a_control_out_of_bounds_is_invalid(tmp_path, low, high, expected):
     estimand = {
         "table": "reach",
         "value": "radius",
         "arms": [{"method": "ae"}, {"method": "mae"}],
-        "control": {"where": {"method": "ae"}, "min": low, "max": 200.0},
+        "control": {"where": {"method": "ae"}, "min": low, "max": high},
     }
     assert only(ledger(claim(estimand=estimand)), store(tmp_path, reach())).verdict == expected
 

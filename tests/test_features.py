@@ -51,6 +51,15 @@ def test_redundancy_is_what_a_regression_on_other_patches_predicts(X):
     assert np.all(R[labels[:, None] != labels[None, :]] == 0)
 
 
+def test_the_ridge_of_redundancy_is_in_units_of_the_mean_variance():
+    c, ridge = 0.6, 0.5
+    S = 4 * np.array([[1.0, c], [c, 1.0]])
+    weight = c / (1 + ridge)  # of the other pixel
+    np.testing.assert_allclose(
+        patch_redundancy(S, S, patch_labels(2, 1), ridge=ridge), 4 * (2 * weight * c - weight**2) * np.eye(2)
+    )
+
+
 def test_redundancy_of_independent_and_of_copied_patches():
     labels = patch_labels(6, 3)
     block = np.array([[2.0, 0.5, 0.1], [0.5, 1.0, 0.2], [0.1, 0.2, 1.5]])

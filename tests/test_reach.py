@@ -97,6 +97,13 @@ def test_exponential_map_has_its_rate():
     assert (exact.rate, np.exp(exact.intercept), exact.r_squared) == pytest.approx((1 / 3, 0.5, 1))
 
 
+def test_a_profile_has_the_mean_of_the_pairs_nearest_to_each_whole_distance():
+    geometry = ReachGeometry.of((8, 8), 2)
+    distances, mean = influence_profile(Influence(geometry.distances, geometry.distances**2), geometry)
+    for distance, found in zip(distances, mean, strict=True):
+        assert found == pytest.approx(geometry.distances[abs(geometry.distances - distance) < 0.5].mean())
+
+
 def test_a_map_that_grows_with_distance_has_a_negative_rate():
     distances = np.arange(6.0)
     assert exponential_fit(distances, np.exp(distances / 4), 5).rate == pytest.approx(-0.25)
