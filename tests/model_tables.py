@@ -272,7 +272,7 @@ def make_levels(seeds: int = SEEDS) -> pd.DataFrame:
 def make_agreement_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What reach and level of trained models are measured by, SSIM turning back."""
     return {
-        "model_reach": make_reach(runs),
+        "jacobian_reach": make_reach(runs),
         "linear_probe": make_probe(runs, ("label",)),
         "image_quality": make_quality(runs),
         "attention": make_attention(runs),

@@ -36,7 +36,7 @@ def config(tmp_path_factory):
     values["datasets"]["leaves"]["source"] |= {"n_train": 300, "n_validation": 100, "n_test": 100}
     small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
     values["training"] = {"ratios": values["training"]["ratios"] | {"seeds": 1, "train": small}}
-    analyses = ["probe", "corruptions", "shape_bias"]
+    analyses = ["linear_probe", "corruptions", "shape_bias"]
     values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": analyses, "n_test": 40}}
     config = parse_config(values, "test")
     train_stages(config)
@@ -95,7 +95,7 @@ def test_three_measures_of_one_evaluation_fit_each_probe_once(config, fits, monk
     conflict = CueLeaves.render(image_size=16, seed=1, **CUES).conflict
     monkeypatch.setattr(shape_bias, "_published_stimuli", lambda shared: replace(conflict, name="published"))
     # The order in which they come, and the table of each.
-    measures = {"corruptions": "corruptions", "shape_bias": "shape_bias", "probe": "linear_probe"}
+    measures = {"corruptions": "corruptions", "shape_bias": "shape_bias", "linear_probe": "linear_probe"}
     tables = []
     shutil.rmtree(Layout.of(config).cache("fitted_probe"), ignore_errors=True)
     for _ in range(2):  # fitted now, and cached before

@@ -160,7 +160,7 @@ def test_agreement_says_where_level_goes_with_reach_and_where_against_it():
 
 def test_a_reach_that_untrained_networks_have_too_settles_nothing():
     tables = make_agreement_tables(make_runs())
-    reach = tables["model_reach"]
+    reach = tables["jacobian_reach"]
     before = reach[reach["predictor"] == "untrained"].set_index(["seed", "evaluation_mask_ratio"])["rms_radius_squared"]
     learned_nothing = (reach["predictor"] == "trained") & (reach["mask_ratio"] == RATIOS[-1])
     same_masks = [before[key] for key in zip(reach["seed"], reach["evaluation_mask_ratio"], strict=True)]

@@ -281,7 +281,7 @@ def _note_attention(
 
 
 @declare(
-    tables=["tsne"],
+    tables=["separability_tsne"],
     papers="B",
     caption="Do classes separate in the embedding, to look at? t-SNE of frozen features of test images, coloured by "
     "class, models of the first seed. It shows clusters or none as its perplexity has it; the numbers are in the "
@@ -294,7 +294,8 @@ def embedding(table: pd.DataFrame, subject: str) -> Figure:
     A row for each target, if the models fit into one; else the first target alone.
 
     Args:
-        table: ``tsne``: seed, x, y, the name of each point's class in a last column for each target, and every setting.
+        table: ``separability_tsne``: seed, x, y, the name of each point's class in a last column for each target, and
+            every setting.
         subject: name of the evaluation.
     """
     models = configurations(table)
@@ -545,8 +546,8 @@ def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, subject: str) 
 
 
 @declare(
-    tables=["model_reach", "linear_probe"],
-    optional=["image_quality", "attention", "shape_bias", "levels/hierarchy"],
+    tables=["jacobian_reach", "linear_probe"],
+    optional=["image_quality", "attention", "shape_bias", "hierarchy_levels/hierarchy"],
     along="mask_ratio",
     papers="both",
     caption="Do reach and level go together? Paper A's reach, under masks that all models share, beside what stands "
@@ -569,7 +570,7 @@ def reach_and_level(
     The note says of each measure whether it turns back between the two highest ratios, by differences within seeds.
 
     Args:
-        reach: ``model_reach``; for all see :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
+        reach: ``jacobian_reach``; for all see :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
         probe: ``linear_probe``.
         quality: ``image_quality``; None, as of the others: not measured.
         attention: ``attention``.
@@ -577,8 +578,8 @@ def reach_and_level(
         levels: ``levels``, of theory.
         subject: name of the evaluation.
     """
-    tables = {"model_reach": reach, "linear_probe": probe, "image_quality": quality, "attention": attention}
-    tables |= {"shape_bias": bias, "levels": levels}
+    tables = {"jacobian_reach": reach, "linear_probe": probe, "image_quality": quality, "attention": attention}
+    tables |= {"shape_bias": bias, "hierarchy_levels": levels}
     both = ReachAndLevel.of({name: table for name, table in tables.items() if table is not None})
     panels = [_Panel(one.unit, one.parts, f"{one.paper}: {one.name}") for one in both.measures]
     figure = _draw_panels(_in_rows(panels), [compare_along(both.models, "mask_ratio")], height=1.7)
