@@ -156,9 +156,7 @@ def probe(
 
 @app.command()
 def evaluate(
-    measure: Annotated[
-        str, typer.Argument(help="One of those in docs/configuration.md, e.g. jacobian or linear_probe.")
-    ],
+    measure: Annotated[str, typer.Argument(help="One of those in docs/configuration.md, e.g. linear_probe.")],
     evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
     config: ConfigOption = DEFAULT,
 ) -> None:
