@@ -162,6 +162,12 @@ def make_fine_tuning(
     )
 
 
+def split_costs(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``fine_tuning``, and its ``costs``, which are of the first target and of no model from scratch."""
+    timed = table[~table["from_scratch"] & (table["target"] == table["target"].iloc[0])]
+    return table.drop(columns="seconds_per_step"), timed[["name", "n_blocks", "embedding_trained", "seconds_per_step"]]
+
+
 def make_quality(runs: pd.DataFrame) -> pd.DataFrame:
     """SSIM that turns back above a ratio of .75, and a squared error that rises throughout."""
     table = runs.assign(ssim=(0.6 - (runs["mask_ratio"] - 0.75).abs() / 2) * jitter(runs), n_images=1000)
@@ -183,6 +189,13 @@ def make_attention(runs: pd.DataFrame) -> pd.DataFrame:
         attention_entropy_uniform=np.log(n_patches),
         n_images=256,
     )
+
+
+def make_attention_distance(runs: pd.DataFrame) -> pd.DataFrame:
+    table = runs.merge(grid(block=range(1, 7), head=(1, 2, 3)), how="cross")
+    table = table[table["block"] <= table["encoder_depth"]].reset_index(drop=True)
+    distance = (6 + 2 * table["head"]) * jitter(table)
+    return table.assign(attention_distance=distance, attention_distance_uniform=16.7, n_images=128)
 
 
 def make_separability(runs: pd.DataFrame, targets: Sequence[str] = ("shape", "texture")) -> pd.DataFrame:
@@ -259,7 +272,7 @@ def make_levels(seeds: int = SEEDS) -> pd.DataFrame:
 def make_agreement_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What reach and level of trained models are measured by, SSIM turning back."""
     return {
-        "model_reach": make_reach(runs),
+        "jacobian_reach": make_reach(runs),
         "linear_probe": make_probe(runs, ("label",)),
         "image_quality": make_quality(runs),
         "attention": make_attention(runs),

@@ -113,19 +113,23 @@ def make_claims() -> list[ClaimRow]:
 
 RUNS = pd.DataFrame(
     {
-        "name": ["a", "b"], "dataset": "leaves", "seed": [301, 300], "device": ["cpu (X)", "GPU Y"], "torch": "2.0",
-        "precision": "auto", "precision_used": "bf16", "wall_seconds": [60.0, 30.0], "code_matches": [True, False],
-        "weights_sha256": ["1f", "2e"],
+        "name": ["a", "b"], "dataset": "leaves", "seed": [301, 300], "torch": "2.0", "precision": "auto",
+        "precision_used": "bf16", "code_matches": [True, False], "weights_sha256": ["1f", "2e"],
     }
 )  # fmt: skip
-PROVENANCE = {
-    "spatialmae": "0", "date": "2026-01-02", "commit": {"sha": "abc", "modified": True},
-    "configuration": {"name": "toy", "sha256": "c0"},
-    "constraints_sha256": "c1", "ledger_sha256": "c2", "machine": machine() | {"cpus": 2},
-    "packages": package_versions(), "seeds": {"leaves": [200, 201]}, "threads": {"leaves": 1},
-    "seconds": {"reach/leaves": 60.0, "reach/digits": 30.0, "claims": 0.0, "train/ratios": 90.0},
-    "training": {"ratios": trained_runs(RUNS)}, "data_sha256": {"leaves": "d0", "mine": "d1"},
+COSTS = pd.DataFrame({"name": ["a", "b"], "device": ["cpu (X)", "GPU Y"], "seconds": [60.0, 30.0]})
+PART = {
+    "spatialmae": "0", "date": "2026-01-02", "commit": {"sha": "abc", "modified": True}, "constraints_sha256": "c1",
+    "machine": machine() | {"cpus": 2}, "packages": package_versions(),
+    "seeds": {"leaves": [200, 201]}, "threads": {"leaves": 1},
+    "seconds": {"reach/leaves": 60.0, "reach/digits": 30.0, "train/ratios": 90.0},
+    "training": {"ratios": trained_runs(RUNS, COSTS)}, "data_sha256": {"leaves": "d0", "mine": "d1"},
     "data": {"leaves": {"seed": 1}, "mine": {"n_images": 3, "skipped": [{"file": "a.png", "reason": "damaged"}]}},
+}  # fmt: skip
+PROVENANCE = {
+    "spatialmae": "0", "date": "2026-01-03", "commit": {"sha": "abd", "modified": False},
+    "configuration": {"name": "toy", "sha256": "c0"}, "ledger_sha256": "c2", "seconds": {"claims": 0.0},
+    "parts": {"toy": PART},
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ TARGETS = ("shape", "texture")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory, trained_models):
-    evaluation = {"models": ["ratios"], "analyses": ["probe", "corruptions", "shape_bias"], "n_test": 40}
+    evaluation = {"models": ["ratios"], "analyses": ["linear_probe", "corruptions", "shape_bias"], "n_test": 40}
     values = small_values(tmp_path_factory.mktemp("results"), ["ratios"], {"ratios": evaluation})
     values["training"]["ratios"] |= {"seeds": 1}
     config = parse_config(values, "test")
@@ -90,7 +90,7 @@ def test_three_measures_of_one_evaluation_fit_each_probe_once(config, fits, monk
     conflict = CueLeaves.render(image_size=16, seed=1, **CUES).conflict
     monkeypatch.setattr(shape_bias, "_published_stimuli", lambda shared: replace(conflict, name="published"))
     # The order in which they come, and the table of each.
-    measures = {"corruptions": "corruptions", "shape_bias": "shape_bias", "probe": "linear_probe"}
+    measures = {"corruptions": "corruptions", "shape_bias": "shape_bias", "linear_probe": "linear_probe"}
     tables = []
     shutil.rmtree(Layout.of(config).cache("fitted_probe"), ignore_errors=True)
     for _ in range(2):  # fitted now, and cached before

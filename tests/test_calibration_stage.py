@@ -35,7 +35,8 @@ def settings(results: str) -> dict:
         "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [4], "n_samples": 50},
         "training": {name: TRAININGS[own] for name, own in TRAININGS_OF.items()},
         "evaluations": {
-            name: {"models": [f"{name}_4", f"{name}_8"], "analyses": ["probe"], "mask_unit": 8} for name in DATASETS
+            name: {"models": [f"{name}_4", f"{name}_8"], "analyses": ["linear_probe"], "mask_unit": 8}
+            for name in DATASETS
         },
         "calibration": list(DATASETS),
     }
@@ -46,7 +47,7 @@ def layout(tmp_path_factory, trained_models) -> Layout:
     config = parse_config(settings(str(tmp_path_factory.mktemp("results"))), "test")
     trained_models.provide(config)
     for name in DATASETS:
-        evaluate.run(config, "probe", name)
+        evaluate.run(config, "linear_probe", name)
     calibration.run(config)
     return Layout.of(config)
 
@@ -83,15 +84,15 @@ def test_what_is_held_out_and_compared_follows_from_the_cells(layout):
         ({"calibration": ["nothing"]}, "calibration: 'nothing' is not among evaluations"),
         ({"calibration": ["leaves", "again"]}, "calibration: two evaluations are of one data set"),
         ({"calibration": ["deep"]}, "calibration: models of deep differ in encoder_depth"),
-        ({"calibration": ["reconstructed"]}, "calibration: evaluations.reconstructed.analyses lacks probe"),
+        ({"calibration": ["reconstructed"]}, "calibration: evaluations.reconstructed.analyses lacks linear_probe"),
     ],
 )
 def test_what_cannot_calibrate_is_refused_by_name(tmp_path, change, message):
     values = settings(str(tmp_path))
     values["training"]["deep"] = changed(LEAVES, LEAVES["grid"], encoder_depth=2)
     values["evaluations"]["again"] = values["evaluations"]["leaves"]
-    values["evaluations"]["deep"] = {"models": ["leaves_4", "deep"], "analyses": ["probe"]}
-    values["evaluations"]["reconstructed"] = {"models": ["leaves_4"], "analyses": ["reconstruction"]}
+    values["evaluations"]["deep"] = {"models": ["leaves_4", "deep"], "analyses": ["linear_probe"]}
+    values["evaluations"]["reconstructed"] = {"models": ["leaves_4"], "analyses": ["image_quality"]}
     with pytest.raises(UserError, match=message):
         parse_config(values | change, "test")
 

@@ -27,7 +27,7 @@ def test_help_lists_the_stages():
     [
         (("linear", "leaves", "-c", "no.yaml"), "no.yaml: configuration not found"),
         (("linear", "leafs", "-c", "config/smoke.yaml"), "datasets has no 'leafs'; use one of leaves, digits"),
-        (("probe", "depth", "digits", "-c", "config/smoke.yaml"), "datasets.digits.analyses lacks depth"),
+        (("probe", "depth", "digits", "-c", "config/smoke.yaml"), "datasets.digits.analyses lacks probe_depth"),
         (("plan", "sizes", "-c", "config/smoke.yaml"), "training has no 'sizes'; use one of ratios"),
         (("probe", "colour", "leaves", "-c", "config/smoke.yaml"), "unknown probe 'colour'"),
     ],

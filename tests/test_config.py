@@ -189,7 +189,7 @@ def test_a_configuration_may_leave_out_everything_but_its_name():
 def available(config, dataset, table, wanted):
     """Whether the configuration makes a cell with these keys."""
     wanted = deepcopy(dict(wanted))
-    if table == "theory":
+    if table == "checks":
         return wanted.pop("check") in ("gradient_descent", "pca", "monte_carlo")
     if table == "ising":
         grids = {
@@ -198,13 +198,13 @@ def available(config, dataset, table, wanted):
             "n_components": config.ising.n_components,
             "mask_ratio": [0.0, *config.linear.mask_ratios],
         }
-    elif table == "levels":
+    elif table == "hierarchy_levels":
         trees = config.hierarchy
         grids = {
             "patch_size": trees.binary_patch_sizes if wanted.get("tree") == "binary" else trees.quad_patch_sizes,
             "mask_ratio": trees.mask_ratios,
         }
-    elif table == "theorem":
+    elif table == "hierarchy_theorem":
         grids = {"check": ["minimal_set", "independence"], "role": ["claim"]}
     elif table == "identifiability":
         grids = {"noise_scale": config.identifiability.noise_scales, "variant": ["plain"]}

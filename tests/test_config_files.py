@@ -34,8 +34,8 @@ def values():
             "high": {"extends": "low", "model": {"mask_ratio": 0.75}},
         },
         "evaluations": {
-            "ratios": {"models": ["low", "high"], "analyses": ["probe"]},
-            "errors": {"models": ["high"], "analyses": ["reconstruction"]},
+            "ratios": {"models": ["low", "high"], "analyses": ["linear_probe"]},
+            "errors": {"models": ["high"], "analyses": ["image_quality"]},
         },
         "parts": {"theory": ["checks", "hierarchy"], "models": ["evaluations.ratios", "evaluations.errors"]},
     }
@@ -91,13 +91,13 @@ def test_of_several_files_the_later_one_counts_and_lists_and_kinds_are_replaced(
     other = {
         "results": "elsewhere",
         "datasets": {"leaves": {"source": {"kind": "digits"}}},
-        "evaluations": {"ratios": {"analyses": ["embedding"]}},
+        "evaluations": {"ratios": {"analyses": ["separability"]}},
     }
     own = write(tmp_path, base=values, other=other, own={"extends": ["base.yaml", "other.yaml"], "name": "own"})
     config = load_config(own)
     assert (config.name, config.results) == ("own", "elsewhere")
     assert config.datasets["leaves"].source.kind == "digits"
-    assert config.evaluations["ratios"].analyses == ["embedding"]
+    assert config.evaluations["ratios"].analyses == ["separability"]
     assert config.evaluations["ratios"].models == ["low", "high"]
     assert read_values([own], {"name": "last"})["name"] == "last"
 
@@ -189,7 +189,7 @@ def test_checks_need_groups(values):
 @pytest.mark.parametrize(
     ("section", "change", "field", "says"),
     [
-        ("evaluations", {"stages": ["low"], "analyses": ["probe"]}, "evaluations.old.stages", "models"),
+        ("evaluations", {"stages": ["low"], "analyses": ["linear_probe"]}, "evaluations.old.stages", "models"),
         ("training", {"extends": "low", "minutes": 3}, "training.old.minutes", "gone"),
         ("datasets", {"source": LEAVES | {"kind": "leaves"}}, "datasets.old.source", "dead_leaves"),
     ],
@@ -208,11 +208,15 @@ def test_a_key_of_an_earlier_version_is_told_its_new_name(values, section, chang
 def test_parts_hold_tables_and_trainings(values):
     theory, models = parts_of(parse_config(values, "my.yaml"))
     assert (theory.name, theory.training) == ("theory", ())
-    assert theory.tables == (("theory", "digits"), ("theorem", "hierarchy"), ("levels", "hierarchy"))
+    assert theory.tables == (
+        ("checks", "digits"),
+        ("hierarchy_theorem", "hierarchy"),
+        ("hierarchy_levels", "hierarchy"),
+    )
     assert models.training == ("low", "high")
     assert models.tables == (
         ("linear_probe", "ratios"),
-        ("nearest_neighbours", "ratios"),
+        ("linear_probe_neighbours", "ratios"),
         ("image_quality", "errors"),
     )
 
@@ -256,7 +260,7 @@ def test_no_part_can_have_the_name_of_a_rule(values):
     made = re.findall(r"name:\s+f\"(\w+)\{(\w+)\}\"", text)
     names = {"notebook": {kind.notebook for kind in declared_figures().values()}, "measure": MEASURES}
     rules = {*named, *(prefix + name for prefix, wildcard in made for name in names[wildcard])}
-    assert {"all", "report", "draw_reach", "evaluate_probe"} <= rules
+    assert {"all", "report", "draw_reach", "evaluate_linear_probe"} <= rules
     for rule in rules:
         changed = deepcopy(values)
         changed["parts"][rule] = changed["parts"].pop("theory")
@@ -301,6 +305,6 @@ def test_an_analysis_has_its_stage_and_a_subject_in_each_table(values):
         assert find_spec(f"spatialmae.stages.{analysis.stage}")
         for table in analysis.tables:
             assert datasets_with(config, table) == ["leaves"]
-    assert datasets_with(config, "sweep") == ["leaves"]
+    assert datasets_with(config, "linear_sweep") == ["leaves"]
     values["datasets"]["leaves"]["analyses"] = ["statistics", "sampling"]
     assert datasets_with(parse_config(values, "my.yaml"), "sweep") == []

@@ -46,8 +46,12 @@ ROOT = Path(__file__).parent.parent
 def values(tmp_path_factory):
     small = {"n_images": 3, "n_masks": 2, "mask_ratios": [0.5, 0.75]}
     evaluations = {
-        "ratios": {"models": ["digits", "surrogate"], "analyses": ["jacobian", "second_order", "probe"], **small},
-        "patches": {"models": ["patches", "digits"], "analyses": ["jacobian", "probe"], "mask_unit": 4, **small},
+        "ratios": {
+            "models": ["digits", "surrogate"],
+            "analyses": ["jacobian", "second_order", "linear_probe"],
+            **small,
+        },
+        "patches": {"models": ["patches", "digits"], "analyses": ["jacobian", "linear_probe"], "mask_unit": 4, **small},
     }
     return small_values(tmp_path_factory.mktemp("results"), ["digits", "patches", "surrogate"], evaluations)
 
@@ -137,7 +141,7 @@ def test_a_seeds_images_and_masks_are_its_own_and_come_from_the_test_split(confi
 
 
 def test_reach_is_that_of_the_jacobians_by_hand(config):
-    rows = table(config, "jacobian", "model_reach", "ratios")
+    rows = table(config, "jacobian", "jacobian_reach", "ratios")
     evaluated = evaluated_of(config, "ratios")
     spec = evaluated.runs[0].spec
     run, images = evaluated.runs[0].load(), viewed(evaluated, spec.seed)
@@ -155,19 +159,19 @@ def test_reach_is_that_of_the_jacobians_by_hand(config):
 
 
 def test_untrained_and_linear_predictors_stand_beside_the_trained_ones(config):
-    rows = table(config, "jacobian", "model_reach", "ratios")
+    rows = table(config, "jacobian", "jacobian_reach", "ratios")
     # Two seeds and two evaluation ratios: six runs, the initial weights that they share, and the linear predictor.
     assert rows.groupby("predictor").size().to_dict() == {"trained": 12, "untrained": 4, "linear": 4}
-    basis = read_table(Layout.of(config).table("model_basis", "ratios")).set_index("predictor")
+    basis = read_table(Layout.of(config).table("jacobian_basis", "ratios")).set_index("predictor")
     assert basis.loc["linear", "dispersion"].abs().max() < 1e-12
     assert basis.loc["trained", "dispersion"].min() > 1e-6
     assert (basis.loc["trained", "expansion_error"].max() < basis.loc["trained, reversed", "expansion_error"]).all()
-    training = read_table(Layout.of(config).table("reach_in_training", "ratios"))
+    training = read_table(Layout.of(config).table("jacobian_training", "ratios"))
     assert training.groupby("name")["epoch"].apply(list).map(sorted).tolist() == [[0, 1, 2]] * 6
 
 
 def test_the_linear_predictors_ridge_is_that_of_least_validation_error(config):
-    rows = table(config, "jacobian", "model_reach", "ratios").query("predictor == 'linear'")
+    rows = table(config, "jacobian", "jacobian_reach", "ratios").query("predictor == 'linear'")
     evaluated = evaluated_of(config, "ratios")
     run, splits = evaluated.runs[0].load(), evaluated.shared.data.splits
     moments = normalised_moments(run, evaluated.shared.data.images[splits["train"]])
@@ -192,17 +196,17 @@ def test_each_network_is_measured_once_under_each_ratio_and_cached(config, monke
     monkeypatch.setattr(jacobians, "measure", counted)
     cached = Layout.of(config).cache("jacobian")
     shutil.rmtree(cached, ignore_errors=True)
-    training = table(config, "jacobian", "reach_in_training", "ratios")
+    training = table(config, "jacobian", "jacobian_training", "ratios")
     # Six runs: two ratios at the end, one after the first epoch; two ratios of the weights that each seed begins with,
     # and of the linear predictor under its masks.
     n_measured = 6 * 3 + 2 * 2 + 2 * 2
     assert len(measured) == len(set(measured)) == n_measured
     damaged = sorted(cached.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:-8])
-    pd.testing.assert_frame_equal(table(config, "jacobian", "reach_in_training", "ratios"), training)
+    pd.testing.assert_frame_equal(table(config, "jacobian", "jacobian_training", "ratios"), training)
     assert len(measured) == n_measured + 1
     # Rows of initial weights are those of the untrained network, for every run of the seed.
-    untrained = read_table(Layout.of(config).table("model_reach", "ratios")).query("predictor == 'untrained'")
+    untrained = read_table(Layout.of(config).table("jacobian_reach", "ratios")).query("predictor == 'untrained'")
     expected = untrained[untrained["evaluation_mask_ratio"] == 0.75].set_index("seed")["rms_radius_squared"]
     for seed, rows in training[training["epoch"] == 0].groupby("seed"):
         np.testing.assert_array_equal(rows["rms_radius_squared"], expected[seed])
@@ -241,7 +245,7 @@ def test_pictures_are_of_the_jacobians_by_hand(config):
     )
     np.testing.assert_allclose(tensors["influence"].reshape(3, 64), found[:, :, place].abs(), rtol=1e-5)
     moments = normalised_moments(run, evaluated.shared.data.images[evaluated.shared.data.splits["train"]])
-    reach = read_table(Layout.of(config).table("model_reach", "ratios"))
+    reach = read_table(Layout.of(config).table("jacobian_reach", "ratios"))
     ridge = reach.loc[(reach["predictor"] == "linear") & (reach["evaluation_mask_ratio"] == 0.75), "ridge"].unique()
     weights = ConditionalMean(moments.mean, moments.covariance, ridge.item()).predictor(hidden).weights
     linear = np.zeros((64, len(outputs)))
@@ -258,7 +262,7 @@ def test_pictures_are_of_the_jacobians_by_hand(config):
 
 
 def test_patch_sizes_are_compared_under_common_masks(config):
-    rows = table(config, "jacobian", "model_reach", "patches")
+    rows = table(config, "jacobian", "jacobian_reach", "patches")
     assert set(rows.loc[rows["predictor"] == "trained", "patch_size"]) == {2, 4}
 
 
@@ -282,7 +286,7 @@ def test_models_compared_before_need_no_linear_side_again(config, monkeypatch):
 
 
 def test_probes_have_a_row_for_each_run_and_target(config):
-    rows = table(config, "probe", "linear_probe", "ratios")
+    rows = table(config, "linear_probe", "linear_probe", "ratios")
     assert rows["name"].tolist() == [run.name for run in config.evaluation_runs("ratios")]
     assert (rows["accuracy"] > 2 * rows["chance"]).all()
     # Two epochs of a tiny model do not get below the mean image's loss.
@@ -290,25 +294,25 @@ def test_probes_have_a_row_for_each_run_and_target(config):
     last = [pd.read_csv(runs / name / "validation.csv")["loss"].iloc[-1] for name in rows["name"]]
     assert min(last) > mean_image_loss(evaluated_of(config, "ratios").shared.data)
     assert rows["epochs_to_90"].isna().all()
-    assert len(read_table(Layout.of(config).table("nearest_neighbours", "ratios"))) == len(rows)
+    assert len(read_table(Layout.of(config).table("linear_probe_neighbours", "ratios"))) == len(rows)
 
 
 def test_a_model_is_probed_once_and_evaluations_share_its_probes(config, monkeypatch):
     calls, represent_splits = [], fitted_probe.represent_splits
-    first = table(config, "probe", "linear_probe", "ratios")
+    first = table(config, "linear_probe", "linear_probe", "ratios")
 
     def counted(*args):
         calls.append(args)
         return represent_splits(*args)
 
     monkeypatch.setattr(fitted_probe, "represent_splits", counted)
-    pd.testing.assert_frame_equal(table(config, "probe", "linear_probe", "ratios"), first)
+    pd.testing.assert_frame_equal(table(config, "linear_probe", "linear_probe", "ratios"), first)
     assert not calls
-    for cached in ("probe", "fitted_probe"):  # of the same model
+    for cached in ("linear_probe", "fitted_probe"):  # of the same model
         min(Layout.of(config).cache(cached).iterdir()).unlink()
-    pd.testing.assert_frame_equal(table(config, "probe", "linear_probe", "ratios"), first, check_exact=True)
+    pd.testing.assert_frame_equal(table(config, "linear_probe", "linear_probe", "ratios"), first, check_exact=True)
     assert len(calls) == 1
-    patches = table(config, "probe", "linear_probe", "patches").set_index("name")
+    patches = table(config, "linear_probe", "linear_probe", "patches").set_index("name")
     shared = first.set_index("name").loc[first["name"].isin(patches.index).to_numpy()]
     assert len(shared) == 4
     assert (patches.loc[shared.index, "accuracy"] == shared["accuracy"]).all()
@@ -317,7 +321,7 @@ def test_a_model_is_probed_once_and_evaluations_share_its_probes(config, monkeyp
 
 
 def test_reconstruction_errors_beside_probes_are_of_the_same_pixels_for_all_patch_sizes(config):
-    rows = table(config, "probe", "linear_probe", "patches").set_index("name")
+    rows = table(config, "linear_probe", "linear_probe", "patches").set_index("name")
     assert rows["evaluation_mask_ratio"].eq(0.75).all()
     evaluated = evaluated_of(config, "patches")
     for model in evaluated.runs:
@@ -345,4 +349,4 @@ def test_a_data_set_without_test_images_is_refused(config, values, tmp_path):
     none = replace(images, splits=images.splits | {"test": images.splits["test"][:0]})
     none.save(Layout.of(changed).data("digits"))
     with pytest.raises(UserError, match="split test has no images"):
-        evaluate.run(changed, "probe", "ratios")
+        evaluate.run(changed, "linear_probe", "ratios")

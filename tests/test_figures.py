@@ -613,17 +613,17 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for table, make in {
         "statistics": make_statistics,
         "statistics_summary": make_summary,
-        "theory": make_theory,
-        "sweep": make_sweep,
+        "checks": make_theory,
+        "linear_sweep": make_sweep,
         "features": make_features,
-        "jacobian": make_jacobian,
+        "reach_profile": make_jacobian,
         "reach": make_reach,
         "probe_gabor": make_gabor,
         "probe_depth": make_depth,
         "probe_class": make_class,
     }.items():
         write_table(root / "tables" / table / "leaves.csv", make(2))
-    for table, rows in zip(("reach_lags", "reach_sampled"), make_sampling(2), strict=True):
+    for table, rows in zip(("sampling_lags", "sampling_draws"), make_sampling(2), strict=True):
         write_table(root / "tables" / table / "leaves.csv", rows)
     for table, rows in {"ising": make_ising(2), "ising_profile": make_profile(2)}.items():
         both = pd.concat([rows, rows.assign(dimension=2)])
@@ -635,7 +635,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(root / "tables" / "claims_detail.csv", detail)
     tensors, shape = make_gallery()
     write_tensors(root / "linear" / "leaves" / "all.safetensors", tensors, {"image_shape": shape})
-    for table, rows in zip(("runs", "training", "validation"), make_losses(2), strict=True):
+    for table, rows in zip(("training_runs", "training", "training_validation"), make_losses(2), strict=True):
         write_table(root / "tables" / table / "ratios.csv", rows)
     write_tensors(root / "training" / "ratios.safetensors", make_reconstructions(make_runs(2)))
     return root

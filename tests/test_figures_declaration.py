@@ -71,7 +71,7 @@ def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
     draw = Drawing(tmp_path, {"sweep": ["leaves"]})
     with pytest.raises(UserError) as caught:
         draw(sweep.sweep)
-    assert caught.value.where == str(tmp_path / "tables" / "sweep" / "leaves.csv") and caught.value.hint
+    assert caught.value.where == str(tmp_path / "tables" / "linear_sweep" / "leaves.csv") and caught.value.hint
 
 
 def test_figures_of_a_configuration_have_names_of_their_own() -> None:
@@ -90,7 +90,7 @@ def test_a_notebook_waits_for_what_its_figures_declare() -> None:
     assert inputs("features") == {"tables/features/leaves.csv", "linear/leaves"}
     assert inputs("calibration") == {"tables/calibration/cells.csv", "tables/calibration/held_out.csv"}
     images = inputs("images")
-    assert {"tables/levels/hierarchy.csv", "pictures/attention/ratios.safetensors"} <= images
+    assert {"tables/hierarchy_levels/hierarchy.csv", "pictures/attention/ratios.safetensors"} <= images
     assert "tables/shape_bias/boundary.csv" in images and "tables/image_quality/boundary.csv" not in images
     assert {"claims/A.yaml", "pictures/jacobian/patches.safetensors"} <= inputs("nonlinear")
 

@@ -21,6 +21,7 @@ from model_tables import (
     RATIOS,
     make_agreement_tables,
     make_attention,
+    make_attention_distance,
     make_corruptions,
     make_dense,
     make_levels,
@@ -57,11 +58,11 @@ BOTH = ("boundary left out", "as many random pixels left out")
 
 def make_tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """All that :func:`images.reach_and_level` can show."""
-    return make_agreement_tables(runs) | {"levels": make_levels(runs["seed"].nunique())}
+    return make_agreement_tables(runs) | {"hierarchy_levels": make_levels(runs["seed"].nunique())}
 
 
 def reach_and_level(tables: Mapping[str, pd.DataFrame], subject: str) -> Figure:
-    names = ("model_reach", "linear_probe", "image_quality", "attention", "shape_bias", "levels")
+    names = ("jacobian_reach", "linear_probe", "image_quality", "attention", "shape_bias", "hierarchy_levels")
     return images.reach_and_level(*(tables.get(name) for name in names), subject)
 
 
@@ -71,6 +72,7 @@ def draw(runs: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
         "reconstruction": lambda: images.reconstruction(make_quality(runs), "x"),
         "attention": lambda: images.attention(make_attention(runs), "x"),
         "attention_blocks": lambda: images.attention_blocks(make_attention(runs), "x"),
+        "attention_distance": lambda: images.attention_distance(make_attention_distance(runs), "x"),
         "separability": lambda: images.separability(make_separability(runs), "x"),
         "embedding": lambda: images.embedding(make_tsne(runs), "x"),
         "probe_shift": lambda: images.probe_shift(make_corruptions(runs), "x"),
@@ -179,6 +181,19 @@ def test_attention_by_block_has_a_line_for_each_configuration_as_long_as_its_enc
     axis = images.attention_blocks(make_attention(make_models(CROSS[:3])), "x").axes[0]
     for depth in (2, 4, 6):
         assert line(axis, f"encoder depth {depth}")[:, 0].tolist() == list(range(1, depth + 1))
+
+
+def test_attention_distance_shows_each_head_and_the_mean_over_heads_of_each_configuration() -> None:
+    table = make_attention_distance(make_models(CROSS[:3], 2))
+    axis = images.attention_distance(table, "x").axes[0]
+    crosses = [one.get_offsets() for one in axis.collections if len(one.get_offsets()) % 3 == 0]
+    shown = np.concatenate(crosses)
+    assert {tuple(row) for row in table[["block", "attention_distance"]].to_numpy()} <= {tuple(row) for row in shown}
+    for depth in (2, 4, 6):
+        expected = table[table["encoder_depth"] == depth].groupby("block")["attention_distance"].mean()
+        mean = np.column_stack([expected.index, expected])
+        np.testing.assert_allclose(line(axis, f"encoder depth {depth}"), mean)
+    assert level(axis, "uniform attention") == 16.7
 
 
 def test_separability_has_a_row_for_each_target_with_chance() -> None:
@@ -348,7 +363,7 @@ def test_models_along_a_setting_leave_out_those_that_differ_in_more() -> None:
 def test_reach_and_level_shows_the_same_models_under_common_masks_beside_theory() -> None:
     tables = make_tables(make_runs())
     figure = reach_and_level(tables, "ratios")
-    reach = tables["model_reach"]
+    reach = tables["jacobian_reach"]
     reach = reach[(reach["predictor"] == "trained") & (reach["evaluation_mask_ratio"] == 0.75)]
     np.testing.assert_allclose(line(panel(figure, "A: reach"), "trained MAE"), means(reach, "rms_radius_squared"))
     attention = tables["attention"]
@@ -362,7 +377,7 @@ def test_reach_and_level_shows_the_same_models_under_common_masks_beside_theory(
     }
     for title, (rows, value) in shown.items():
         np.testing.assert_allclose(line(panel(figure, title), "trained MAE"), means(rows, value))
-    levels = tables["levels"]
+    levels = tables["hierarchy_levels"]
     for tree, label in (("binary", "binary tree"), ("quad", "quad-tree")):
         rows = levels[(levels["tree"] == tree) & (levels["patch_size"] == 1)]
         np.testing.assert_allclose(line(panel(figure, "B: level in theory"), label), means(rows, "mean_height"))
@@ -406,7 +421,7 @@ def test_what_turns_back_went_the_other_way_before(by_ratio: dict[float, float],
     probe = make_probe(runs, ("label",))
     # Seeds go different ways, by little.
     away = 0.1 * (probe["seed"] - probe["seed"].mean()) * (probe["mask_ratio"] - 0.5)
-    tables = {"model_reach": make_reach(runs), "linear_probe": probe}
+    tables = {"jacobian_reach": make_reach(runs), "linear_probe": probe}
     probe["accuracy"] = probe["mask_ratio"].map(by_ratio) + away
     text = note(reach_and_level(tables, "x"))
     assert text.split("B: linear probe, label ")[1].rstrip(".").endswith(word)
@@ -431,14 +446,14 @@ def test_an_evaluation_has_the_figures_of_its_tables_and_of_the_settings_that_it
         return {figure.stem.removesuffix("_one") for figure in drawn_figures(config, "images")}
 
     ratios = {"mask_ratio": [0.5, 0.75]}
-    assert stems(config_of(ratios, ["jacobian", "probe"])) == {"reach_and_level"}
+    assert stems(config_of(ratios, ["jacobian", "linear_probe"])) == {"reach_and_level"}
     assert stems(config_of(ratios, ["jacobian"])) == set()
-    assert stems(config_of({"mask_ratio": [0.5]}, ["jacobian", "probe"])) == set()
-    assert stems(config_of({"mask_unit": [8], "loss_margin": [0, 1]}, ["probe"])) == {"boundary_loss"}
+    assert stems(config_of({"mask_ratio": [0.5]}, ["jacobian", "linear_probe"])) == set()
+    assert stems(config_of({"mask_unit": [8], "loss_margin": [0, 1]}, ["linear_probe"])) == {"boundary_loss"}
     one_width = {"mask_unit": [8], "loss_margin": [1], "loss_margin_control": [False, True]}
-    assert stems(config_of(one_width, ["probe"])) == {"boundary_loss"}
-    assert stems(config_of({"mask_unit": [4, 8]}, ["probe"])) == set()
-    assert stems(config_of(ratios, ["attention", "embedding"])) == {
+    assert stems(config_of(one_width, ["linear_probe"])) == {"boundary_loss"}
+    assert stems(config_of({"mask_unit": [4, 8]}, ["linear_probe"])) == set()
+    assert stems(config_of(ratios, ["attention", "separability"])) == {
         *("attention", "attention_pictures", "attention_blocks", "embedding", "separability")
     }
 
@@ -446,15 +461,16 @@ def test_an_evaluation_has_the_figures_of_its_tables_and_of_the_settings_that_it
 def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_path: Path) -> None:
     runs, margins = make_runs((0.5, 0.75), 2), make_models(MARGINS, 2)
     tables = make_tables(runs) | {
+        "attention_distance": make_attention_distance(runs),
         "separability": make_separability(runs),
-        "tsne": make_tsne(runs),
+        "separability_tsne": make_tsne(runs),
         "corruptions": make_corruptions(runs),
         "dense": make_dense(runs),
     }
-    write_table(tmp_path / "tables" / "levels" / "hierarchy.csv", tables.pop("levels"))
+    write_table(tmp_path / "tables" / "hierarchy_levels" / "hierarchy.csv", tables.pop("hierarchy_levels"))
     for name, table in tables.items():
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
-    for name, table in {"linear_probe": make_probe(margins), "model_reach": make_reach(margins)}.items():
+    for name, table in {"linear_probe": make_probe(margins), "jacobian_reach": make_reach(margins)}.items():
         write_table(tmp_path / "tables" / name / "margins.csv", table)
     write_tensors(Layout(tmp_path, tmp_path).pictures("attention", "ratios"), *make_attention_pictures(runs))
     figures = [kind.name for kind in declared_figures().values() if kind.notebook == "images"]

@@ -30,6 +30,7 @@ from model_tables import (
     make_runs,
     make_second_order,
     make_training,
+    split_costs,
 )
 from spatialmae.artifacts import write_tensors
 from spatialmae.config import load_config
@@ -349,10 +350,10 @@ def test_influence_is_on_one_scale_in_all_pictures() -> None:
 def test_an_evaluation_has_the_figures_of_its_analyses_and_no_others() -> None:
     config = load_config(ROOT / "config" / "smoke.yaml")
     whole = config.evaluations["ratios"].model_copy(update={"analyses": ["jacobian"]})
-    part = whole.model_copy(update={"analyses": ["probe"]})
+    part = whole.model_copy(update={"analyses": ["linear_probe"]})
     changed = config.model_copy(update={"evaluations": {"ratios": part, "late": whole}})
     assert datasets_with(changed, "linear_probe") == ["ratios"]
-    assert datasets_with(changed, "model_basis") == ["late"]
+    assert datasets_with(changed, "jacobian_basis") == ["late"]
     of_probe = {figure.stem for figure in drawn_figures(changed, "nonlinear") if figure.subject == "ratios"}
     assert of_probe == {"model_probe_ratios", "proxy_ratios"}
     assert drawn_figures(config.model_copy(update={"evaluations": {}}), "nonlinear") == []
@@ -361,7 +362,7 @@ def test_an_evaluation_has_the_figures_of_its_analyses_and_no_others() -> None:
 def test_an_evaluation_of_one_kind_of_model_has_no_figure_that_compares_kinds() -> None:
     config = load_config(ROOT / "config" / "smoke.yaml")
     stage = config.training["ratios"].model_copy(update={"grid": {"mask_ratio": [0.5]}})
-    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": ["probe"], "models": ["ratios"]})
+    evaluation = config.evaluations["ratios"].model_copy(update={"analyses": ["linear_probe"], "models": ["ratios"]})
     changed = config.model_copy(update={"training": {"ratios": stage}, "evaluations": {"one": evaluation}})
     assert [figure.stem for figure in drawn_figures(changed, "nonlinear")] == ["model_probe_one"]
 
@@ -369,15 +370,16 @@ def test_an_evaluation_of_one_kind_of_model_has_no_figure_that_compares_kinds() 
 def test_cells_of_the_notebook_write_the_figures_of_the_tables_there_are(tmp_path: Path) -> None:
     runs = make_runs((0.5, 0.75), 2)
     tables = {
-        "model_reach": make_reach(runs),
-        "model_profile": make_profile(runs),
-        "model_basis": make_basis(runs),
-        "reach_in_training": make_training(runs),
+        "jacobian_reach": make_reach(runs),
+        "jacobian_profile": make_profile(runs),
+        "jacobian_basis": make_basis(runs),
+        "jacobian_training": make_training(runs),
         "second_order": make_second_order(runs),
         "linear_probe": make_probe(runs),
-        "nearest_neighbours": make_probe(runs),
-        "fine_tuning": make_fine_tuning(runs, (0, None)),
+        "linear_probe_neighbours": make_probe(runs),
     }
+    tables["fine_tuning"], costs = split_costs(make_fine_tuning(runs, (0, None)))
+    write_table(tmp_path / "tables" / "costs" / "fine_tuning_ratios.csv", costs)
     for name, table in tables.items():
         write_table(tmp_path / "tables" / name / "ratios.csv", table)
     write_table(tmp_path / "tables" / "second_order" / "surrogate.csv", tables["second_order"])

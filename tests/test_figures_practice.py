@@ -20,6 +20,7 @@ from model_tables import (
     make_models,
     make_probe,
     make_runs,
+    split_costs,
 )
 from spatialmae.figures import practice, theme
 
@@ -34,14 +35,18 @@ CASES = {
 }
 
 
+def fine_tuning(table: pd.DataFrame, subject: str) -> Figure:
+    return practice.fine_tuning(*split_costs(table), subject)
+
+
 def draw(runs: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
     """All figures of some runs."""
     probes = make_probe(runs)
     return {
         "model_probe": lambda: practice.model_probe(probes, probes, "x"),
         "proxy": lambda: practice.proxy(probes, "x"),
-        "fine_tuning": lambda: practice.fine_tuning(make_fine_tuning(runs), "x"),
-        "blocks": lambda: practice.fine_tuning(make_fine_tuning(runs, BLOCKS, ("shape", "texture")), "x"),
+        "fine_tuning": lambda: fine_tuning(make_fine_tuning(runs), "x"),
+        "blocks": lambda: fine_tuning(make_fine_tuning(runs, BLOCKS, ("shape", "texture")), "x"),
     }
 
 
@@ -148,7 +153,7 @@ def test_proxy_without_any_error_has_empty_panels() -> None:
 
 def test_fine_tuning_shows_accuracy_time_and_memory_against_blocks_and_the_whole_encoder_last() -> None:
     table = make_fine_tuning(make_runs((0.75,)), BLOCKS)
-    figure = practice.fine_tuning(table, "blocks")
+    figure = fine_tuning(table, "blocks")
     tuned = table[~table["from_scratch"]].assign(mib=lambda t: t["memory_bytes"] / 2**20)
     places = np.where(tuned["embedding_trained"], 7, tuned["n_blocks"])
     for axis, value in zip(figure.axes, ("accuracy", "seconds_per_step", "mib"), strict=True):
@@ -164,9 +169,9 @@ def test_choices_at_an_end_of_their_grid_are_counted() -> None:
     table = make_fine_tuning(make_runs((0.75,), 2), (0, None), from_scratch=False)
     edges = pd.Series([True, False, np.nan, True], table.index)  # nothing was trained for the third
     assert "learning rate chosen at an end of its grid: 2 of 3" in note(
-        practice.fine_tuning(table.assign(at_grid_edge=edges), "x")
+        fine_tuning(table.assign(at_grid_edge=edges), "x")
     )
-    assert "grid" not in note(practice.fine_tuning(table.assign(at_grid_edge=False), "x"))
+    assert "grid" not in note(fine_tuning(table.assign(at_grid_edge=False), "x"))
     probes = make_probe(make_runs())
     assert "grid" not in note(practice.model_probe(probes, probes, "x"))
     edges = probes["target"] == "shape"
@@ -175,14 +180,14 @@ def test_choices_at_an_end_of_their_grid_are_counted() -> None:
 
 
 def test_the_last_block_of_all_is_not_the_whole_encoder() -> None:
-    figure = practice.fine_tuning(make_fine_tuning(make_runs((0.75,)), (6, None)), "blocks")
+    figure = fine_tuning(make_fine_tuning(make_runs((0.75,)), (6, None)), "blocks")
     assert line(figure.axes[0], "pretrained")[:, 0].tolist() == [6, 7]
 
 
 def test_fine_tuning_of_whole_encoders_is_drawn_against_what_the_models_differ_in() -> None:
     table = make_fine_tuning(make_models(CROSS))
     assert set(table["n_blocks"]) == {2, 4, 6}, "the depth of each encoder, and no setting"
-    encoders, decoders = practice.fine_tuning(table, "depth").axes
+    encoders, decoders = fine_tuning(table, "depth").axes
     tuned, fresh = table[~table["from_scratch"]], table[table["from_scratch"]]
     for axis, setting, other, centre in (
         (encoders, "encoder_depth", "decoder_depth", 2),
@@ -198,7 +203,7 @@ def test_fine_tuning_of_whole_encoders_is_drawn_against_what_the_models_differ_i
 def test_each_architecture_from_scratch_has_a_level_of_its_own_where_the_axis_has_not() -> None:
     runs = make_models([{"patch_size": 4}, {"patch_size": 8}])
     table = make_fine_tuning(runs, (0, None))
-    axis = practice.fine_tuning(table, "blocks").axes[0]
+    axis = fine_tuning(table, "blocks").axes[0]
     assert labels(axis) == ["patch 4 px", "patch 8 px", "from scratch, patch 4 px", "from scratch, patch 8 px"]
     means = table[table["from_scratch"]].groupby("patch_size")["accuracy"].mean()
     assert level(axis, "from scratch, patch 8 px") == pytest.approx(means[8])
@@ -208,20 +213,20 @@ def test_runs_that_diverged_leave_gaps() -> None:
     table = make_fine_tuning(make_runs((0.75,), 3), BLOCKS)
     lost = (table["n_blocks"] == 2) | ((table["n_blocks"] == 1) & (table["seed"] > 0)) | table["from_scratch"]
     table.loc[lost, "accuracy"] = np.nan
-    figure = check_text(lambda: practice.fine_tuning(table, "blocks"))
+    figure = check_text(lambda: fine_tuning(table, "blocks"))
     assert line(figure.axes[0], "pretrained")[:, 0].tolist() == [0, 1, 3, 7]
     assert line(figure.axes[1], "pretrained")[:, 0].tolist() == [0, 1, 2, 3, 7]
     assert labels(figure.axes[0]) == ["pretrained"]
     assert "n = 1–3 seeds" in note(figure)
     all_lost = table.assign(accuracy=np.nan)
-    check_text(lambda: practice.fine_tuning(all_lost, "blocks"))
+    check_text(lambda: fine_tuning(all_lost, "blocks"))
     whole = make_fine_tuning(make_models([{}, AUTOENCODER], 2)).assign(accuracy=np.nan)
-    check_text(lambda: practice.fine_tuning(whole, "objectives"))
+    check_text(lambda: fine_tuning(whole, "objectives"))
 
 
 def test_settings_of_fine_tuning_are_not_taken_for_those_of_the_models() -> None:
     runs = make_models([{}, {"base_lr": 0.1}])
-    axis = practice.fine_tuning(make_fine_tuning(runs), "rates").axes[0]
+    axis = fine_tuning(make_fine_tuning(runs), "rates").axes[0]
     assert axis.get_xlabel() == "base lr"
     assert sorted(line(axis, "pretrained")[:, 0]) == [0.008, 0.1]
 

@@ -288,7 +288,7 @@ def test_impossible_settings_are_refused_by_name(values, settings, message):
 
 def test_settings_without_the_analysis_and_the_analysis_without_labels_are_refused(values):
     evaluation = values["evaluations"]["depths"]
-    without = values | {"evaluations": {"depths": evaluation | {"analyses": ["probe"]}}}
+    without = values | {"evaluations": {"depths": evaluation | {"analyses": ["linear_probe"]}}}
     with pytest.raises(UserError, match=r"evaluations.depths.fine_tuning: it is not among analyses; add it there, or"):
         parse_config(without, "test")
     photos = {"source": {"kind": "photos", "image_size": 8, "grayscale": True}, "groups": 2, "patch_sizes": [4]}

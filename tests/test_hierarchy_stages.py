@@ -41,14 +41,14 @@ def table(config, name):
 
 
 def test_theorem_1_holds_and_its_controls_fail(config):
-    rows = table(config, "theorem")
+    rows = table(config, "hierarchy_theorem")
     assert sorted(rows["seed"].unique()) == [0, 1]
     assert (rows.loc[rows["role"] == "claim", "relative_error"] == 0).all()
     assert (rows.loc[rows["role"] == "control", "relative_error"] > 0.1).all()
 
 
 def test_levels_have_a_row_for_each_tree_patch_size_ratio_and_seed(config):
-    rows = table(config, "levels")
+    rows = table(config, "hierarchy_levels")
     assert rows.groupby(["tree", "patch_size", "mask_ratio"]).size().to_dict() == {
         (tree, size, ratio): 2
         for tree, sizes in (("binary", (1, 4)), ("quad", (1, 2)))
@@ -80,10 +80,10 @@ def test_every_variant_of_every_graph_has_mechanisms(values, graph):
 
 
 def test_figures_draw_what_there_is(config):
-    names = ("theorem", "levels", "identifiability")
+    names = ("hierarchy_theorem", "hierarchy_levels", "identifiability")
     run_notebook_cells("hierarchy", Layout.of(config).root, dict.fromkeys(names, ("hierarchy",)))
-    assert len(figures.theorem(table(config, "theorem"), "hierarchy").axes) == 2
-    levels = figures.levels(table(config, "levels"), "hierarchy")
+    assert len(figures.theorem(table(config, "hierarchy_theorem"), "hierarchy").axes) == 2
+    levels = figures.levels(table(config, "hierarchy_levels"), "hierarchy")
     assert len(levels.axes) == 4
     assert [text.get_text() for text in levels.legends[0].get_texts()] == ["patch 1 px", "patch 2 px", "patch 4 px"]
     rows = table(config, "identifiability")

@@ -22,7 +22,7 @@ from trained_models import small_values
 pytestmark = pytest.mark.slow  # whole stages
 
 ROOT = Path(__file__).parent.parent
-NAMES = ["reconstruction", "attention", "embedding", "corruptions", "shape_bias", "dense"]
+NAMES = ["image_quality", "attention", "separability", "corruptions", "shape_bias", "dense"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def test_every_measure_writes_its_tables_with_every_model(config):
     for measure in NAMES:
         for one in MEASURES[measure].tables:
             found = set(table(config, one)["name"])
-            assert found == set(names[::2] if one == "tsne" else names), one  # pictures are of the first seed alone
+            assert found == set(names[::2] if one == "separability_tsne" else names), (
+                one
+            )  # pictures are of the first seed alone
 
 
 def test_each_seed_has_test_images_of_its_own_while_there_are_enough(config):
@@ -105,7 +107,7 @@ def test_shape_bias_of_models_of_leaves_is_of_leaves_alone(config):
 def test_separability_is_of_the_features_of_test_images(config):
     rows = table(config, "separability")
     assert set(rows["target"]) == {"shape", "texture"} and len(rows) == 4 * 2
-    points = table(config, "tsne")
+    points = table(config, "separability_tsne")
     assert points.groupby("name").size().eq(60).all()
     evaluated = open_evaluation(config, "ratios")[0]
     model, data = evaluated.runs[0], evaluated.shared.data
@@ -145,6 +147,6 @@ def test_a_model_that_was_measured_before_is_not_again(config, monkeypatch, name
 def test_models_of_normalised_patches_are_refused_where_pixels_are_needed(values):
     normalised = values["training"]["ratios"]
     normalised = {"ratios": normalised | {"model": normalised["model"] | {"norm_pix_loss": True}}}
-    alone = {"ratios": values["evaluations"]["ratios"] | {"analyses": ["reconstruction"]}}
+    alone = {"ratios": values["evaluations"]["ratios"] | {"analyses": ["image_quality"]}}
     with pytest.raises(UserError, match="reconstruction is of pixels, and with norm_pix_loss"):
         parse_config(values | {"training": normalised, "evaluations": alone}, "test")

@@ -117,13 +117,13 @@ def tables(tmp_path_factory):
     data.run(config, "fields")
     sampling.run(config, "fields")
     layout = Layout.of(config)
-    names = ("reach_lags", "reach_lags_all", "reach_sampled")
+    names = ("sampling_lags", "sampling_lags_all", "sampling_draws")
     return config, layout, {name: read_table(layout.table(name, "fields")) for name in names}
 
 
 def test_every_setting_has_its_reach_from_the_covariance_and_from_draws(tables):
     *_, read = tables
-    lags, whole, sampled = (read[name] for name in ("reach_lags", "reach_lags_all", "reach_sampled"))
+    lags, whole, sampled = (read[name] for name in ("sampling_lags", "sampling_lags_all", "sampling_draws"))
     assert len(lags) == 2 * 4 and len(whole) == 4 and len(sampled) == 3 * 4
     for table in (lags, whole, sampled):
         assert set(zip(table["patch_size"], table["mask_ratio"], strict=True)) == {
@@ -139,7 +139,7 @@ def test_every_setting_has_its_reach_from_the_covariance_and_from_draws(tables):
 
 def test_noise_lengthens_the_reach(tables):
     *_, read = tables
-    lengthening = read["reach_sampled"].groupby(["patch_size", "mask_ratio"])["lengthening"].agg(["mean", "std"])
+    lengthening = read["sampling_draws"].groupby(["patch_size", "mask_ratio"])["lengthening"].agg(["mean", "std"])
     assert (lengthening["mean"] > 3 * lengthening["std"]).all()
 
 
@@ -148,5 +148,5 @@ def test_the_reach_by_lag_is_that_of_the_fields_own_covariance(tables):
     at = pixel_coordinates((16, 16))
     exact = np.mean([field_covariance(at[:, None] - at, 0.25 * 16, 2.0, k) for k in range(4)], axis=0)
     expected = sampling.reach_of(config, "fields", exact)
-    found = expected.merge(read["reach_lags_all"], on=["patch_size", "mask_ratio"], suffixes=("", "_found"))
+    found = expected.merge(read["sampling_lags_all"], on=["patch_size", "mask_ratio"], suffixes=("", "_found"))
     np.testing.assert_allclose(found["rms_radius_squared_found"], expected["rms_radius_squared"], rtol=0.15)

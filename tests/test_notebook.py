@@ -58,7 +58,7 @@ def test_sweep_notebook_runs_and_its_page_needs_no_network(tmp_path: Path) -> No
         for p in (2, 4)
         for k in (8, -1)
     ]
-    write_table(tmp_path / "tables" / "sweep" / "digits.csv", pd.DataFrame(rows))
+    write_table(tmp_path / "tables" / "linear_sweep" / "digits.csv", pd.DataFrame(rows))
     source = next(path for path in NOTEBOOKS if path.stem == "sweep")
     output, html, log = run(tmp_path, source, results=str(tmp_path), subjects={"sweep": ["digits"]})
     assert (tmp_path / "figures" / "sweep_digits.svg").is_file()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +12,16 @@ from spatialmae.claims.ledger import load_ledger
 from spatialmae.claims.verdicts import claims_table, judge
 from spatialmae.config import load_config
 from spatialmae.errors import UserError
-from spatialmae.layout import Layout, makes_table
+from spatialmae.layout import Layout, makes_table, parts_of
 from spatialmae.recommend.advice import Calibration
 from spatialmae.recommend.answer import calibration_says
 from spatialmae.report.claims import base_verdict
-from spatialmae.report.publication import COLUMNS, is_part, marks, publish, verdict_table, write_section
+from spatialmae.report.publication import marks, publish, verdict_table, write_section
 from spatialmae.tables import read_table, write_table
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"
 PUBLISHED = sorted(path.parent for path in REFERENCE.glob("*/tables"))
-PARTS = [path for path in PUBLISHED if path.name.startswith("cifar10")]  # published apart, of one study
 LEDGER = load_ledger(ROOT / "claims")
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"/>'
 
@@ -47,22 +45,26 @@ def finished(tmp_path, monkeypatch) -> Layout:
     (layout.runs / "one").mkdir(parents=True)
     (layout.runs / "one" / "model.safetensors").write_bytes(b"weights")
     layout.provenance.write_text(json.dumps(PROVENANCE))
+    layout.parts.mkdir()
+    layout.part("quick").write_text(json.dumps(PART))
     return layout
 
 
 VERDICTS = ["REPLICATED", "CONTRADICTED", "NOT_TESTED(planned)", "REPLICATED"]
-PROVENANCE = {
+PART = {
     "date": "2026-01-02",
     "commit": {"sha": "0123456789", "modified": False},
     "training": {"ratios": {"devices": ["cpu (some)"]}},
     "machine": {"cpus": 2},
 }
+PROVENANCE = {"date": "2026-01-03", "commit": {"sha": "012345678a", "modified": False}, "parts": {"quick": PART}}
 
 
 def test_verdicts_tables_figures_and_report_are_published_and_nothing_else(finished, tmp_path):
     publish(finished, Path("reference"))
     files = {path.relative_to("reference").as_posix() for path in Path("reference").rglob("*") if path.is_file()}
     kept = {"claims.csv", "config.yaml", "provenance.json", "report.html", "figures/a.svg", "tables/reach/leaves.csv"}
+    kept.add("parts/quick.json")
     assert files == {f"quick/{name}" for name in kept}
 
 
@@ -84,10 +86,20 @@ def test_publishing_again_replaces_what_was_there(finished):
     [({"sha": "1", "modified": True}, "uncommitted"), ({"sha": None, "modified": None}, "uncommitted")],
 )
 def test_a_run_that_no_commit_made_is_refused(finished, commit, problem):
-    finished.provenance.write_text(json.dumps(PROVENANCE | {"commit": commit}))
-    with pytest.raises(UserError, match=problem):
-        publish(finished, Path("reference"))
+    of_page, of_part = PROVENANCE | {"commit": commit}, PROVENANCE | {"parts": {"quick": PART | {"commit": commit}}}
+    for provenance in (of_page, of_part):
+        finished.provenance.write_text(json.dumps(provenance))
+        with pytest.raises(UserError, match=problem):
+            publish(finished, Path("reference"))
     assert not Path("reference").exists()
+
+
+def test_published_parts_that_a_run_lacks_are_not_lost(finished):
+    publish(finished, Path("reference"))
+    Path("reference/quick/parts/other.json").write_text("{}")
+    with pytest.raises(UserError, match="lacks the part other, which is published; make it, or copy"):
+        publish(finished, Path("reference"))
+    assert Path("reference/quick/parts/other.json").exists()
 
 
 def test_an_unfinished_run_and_results_elsewhere_are_refused(finished, tmp_path):
@@ -105,27 +117,6 @@ def test_the_readme_gets_a_row_for_each_numbered_claim(finished):
     assert f"| A1 {LEDGER.titles['A1']} | **1 contradicted**, 1 replicated |".replace("**1 ", "1 **") in text
     assert f"| B2 {LEDGER.titles['B2']} | –; of our own, 1 replicated |" in text
     assert text.count("\n| ") == 1 + len(LEDGER.titles)
-
-
-def test_parts_of_a_column_stand_in_it_together(finished):
-    publish(finished, Path("results/reference"))
-    tested = {"cifar10": ["REPLICATED", "NOT_TESTED(cifar10_depth)"], "cifar10_depth": ["NOT_TESTED(cifar10)", "NULL"]}
-    for name, verdicts in tested.items():
-        layout = Layout(Path("results") / name, Path("results/downloads"))
-        finished.root.rename(layout.root)
-        write_table(layout.claims, pd.DataFrame({"id": ["A1.1", "A1.2"], "tier": "primary", "verdict": verdicts}))
-        publish(layout, Path("results/reference"))
-        layout.root.rename(finished.root)
-    text = verdict_table(LEDGER, Path("results/reference"))
-    assert [line.split("**")[1] for line in text.splitlines()[:3]] == ["cifar10", "cifar10_depth", "quick"]
-    assert "| claim | cifar10 | quick |" in text
-    assert f"| A1 {LEDGER.titles['A1']} | 1 null, 1 replicated |" in text
-
-
-def test_no_two_parts_of_a_column_test_the_same_claim():
-    for column in COLUMNS:
-        for claim in LEDGER.claims:
-            assert sum(is_part(name, column) for name in claim.tests) <= 1, claim.id
 
 
 def test_a_section_of_the_readme_is_written_between_its_marks(tmp_path):
@@ -150,7 +141,7 @@ def test_the_readme_says_what_is_published(section, content):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", [path for path in PUBLISHED if path not in PARTS], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_published_verdicts_follow_from_the_published_tables_by_the_committed_rules(folder):
     published = read_table(folder / "claims.csv").set_index("id")
     makes = partial(makes_table, load_config(folder / "config.yaml"))
@@ -165,30 +156,17 @@ def test_published_verdicts_follow_from_the_published_tables_by_the_committed_ru
         pd.testing.assert_series_equal(judged[column], published[column], check_dtype=False, rtol=1e-6)
 
 
-def has_table(tables: Path, table: str, dataset: str) -> bool:
-    return (tables / table / f"{dataset}.csv").is_file()
-
-
-def test_parts_of_cifar10_judged_as_one_study_have_their_published_verdicts(tmp_path):
-    for folder in PARTS:
-        shutil.copytree(folder / "tables", tmp_path, dirs_exist_ok=True)
-    judged = claims_table(judge(LEDGER, tmp_path, "cifar10", partial(has_table, tmp_path))).set_index("id")
-    published = pd.concat([read_table(folder / "claims.csv") for folder in PARTS]).set_index("id")
-    published = published[published["verdict"].map(base_verdict) != "NOT_TESTED"]
-    judged = judged[judged["verdict"].map(base_verdict) != "NOT_TESTED"]
-    assert published["verdict"].to_dict() == judged["verdict"].to_dict()
-    for column in ("estimate", "ci_low", "ci_high"):
-        pd.testing.assert_series_equal(judged[column], published.loc[judged.index, column], rtol=1e-6)
-    assert (judged["p"] >= published.loc[judged.index, "p"] * (1 - 1e-6))[judged["p"].notna()].all()  # larger families
-
-
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_published_runs_are_complete_and_name_no_machine(folder):
     config = load_config(folder / "config.yaml")
     assert config.name == folder.name and config.results == "results"
     made = json.loads((folder / "provenance.json").read_text())
-    assert made["commit"]["modified"] is False and re.fullmatch("[0-9a-f]{40}", made["commit"]["sha"])
-    assert made["seeds"] and all(seeds[0] >= LEDGER.verdict_seeds_from for seeds in made["seeds"].values())
+    assert set(made["parts"]) == {part.name for part in parts_of(config)}
+    for one in (made, *made["parts"].values()):
+        assert one["commit"]["modified"] is False and re.fullmatch("[0-9a-f]{40}", one["commit"]["sha"])
+    for name, part in made["parts"].items():
+        assert part == json.loads((folder / "parts" / f"{name}.json").read_text())
+        assert all(seeds[0] >= LEDGER.verdict_seeds_from for seeds in part["seeds"].values())
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert suffixes == {".csv", ".html", ".json", ".svg", ".yaml"}
     for path in (folder / "report.html", folder / "provenance.json", folder / "config.yaml"):

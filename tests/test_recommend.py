@@ -262,7 +262,7 @@ def test_the_pipeline_runs_on_what_is_written(images, useful, tmp_path):
     models = {stage: config.training_runs(stage)[0].model for stage in config.training}
     assert (models["followed"].patch_size, models["followed"].mask_ratio) == advice.setting
     assert ("default" in models) == (advice.setting != (2, 0.75))
-    assert config.evaluations["models"].analyses == ["jacobian", "probe"]
+    assert config.evaluations["models"].analyses == ["jacobian", "linear_probe"]
     command = [
         sys.executable,
         "-m",

@@ -4,14 +4,15 @@ import re
 import shlex
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from model_tables import RATIOS, make_agreement_tables, make_runs
 from report_page import (
+    COSTS,
     FIGURES,
     LAYOUT,
     LEDGER,
+    PART,
     PROVENANCE,
     RUNS,
     draw_figures,
@@ -20,15 +21,16 @@ from report_page import (
     make_tables,
 )
 from spatialmae.errors import UserError
+from spatialmae.layout import Part
 from spatialmae.report.agreement import compare_papers
 from spatialmae.report.claims import claim_rows, claims_by_figure, counts, number
 from spatialmae.report.costs import stage_costs
 from spatialmae.report.page import deviation_rows, page_figures, render, table_library
 from spatialmae.report.provenance import (
     git_state,
+    job_seconds,
     machine,
     package_versions,
-    stage_seconds,
     trained_runs,
     training_seconds,
 )
@@ -158,7 +160,7 @@ def test_agreement_says_where_level_goes_with_reach_and_where_against_it():
 
 def test_a_reach_that_untrained_networks_have_too_settles_nothing():
     tables = make_agreement_tables(make_runs())
-    reach = tables["model_reach"]
+    reach = tables["jacobian_reach"]
     before = reach[reach["predictor"] == "untrained"].set_index(["seed", "evaluation_mask_ratio"])["rms_radius_squared"]
     learned_nothing = (reach["predictor"] == "trained") & (reach["mask_ratio"] == RATIOS[-1])
     same_masks = [before[key] for key in zip(reach["seed"], reach["evaluation_mask_ratio"], strict=True)]
@@ -231,22 +233,48 @@ def test_deviation_rows_keep_bars():
     assert deviation_rows("| D1 | mean \\|J\\| | why | so |\n| x | y |\n") == [["D1", "mean |J|", "why", "so"]]
 
 
-def test_provenance_is_of_this_machine_without_its_name(tmp_path):
-    for job in ("linear", "train"):
-        (tmp_path / job).mkdir()
-        (tmp_path / job / "leaves.tsv").write_text("s\th:m:s\n1.25\t0:00:01\n")
-    assert stage_seconds(tmp_path) == {"linear/leaves": 1.25}
+def test_the_time_of_jobs_is_that_of_the_part_or_of_the_page(tmp_path):
+    for job in ("linear/leaves", "linear/other", "train/leaves", "checks", "report", "notebooks/leaves"):
+        path = tmp_path / f"{job}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("s\th:m:s\n1.25\t0:00:01\n")
+    assert job_seconds(tmp_path, {"leaves", "checks"}) == {"checks": 1.25, "linear/leaves": 1.25}
+    assert job_seconds(tmp_path) == {"notebooks/leaves": 1.25, "report": 1.25}
+
+
+def test_provenance_is_of_this_machine_without_its_name():
     assert set(git_state()) == {"sha", "modified"}
     assert package_versions()["numpy"][0].isdigit()
     assert set(machine()) == {"system", "architecture", "cpus", "blas"}
 
 
-def test_training_costs_the_time_of_its_runs_and_one_that_stages_share_is_counted_once():
-    other = RUNS.assign(name=["b", "c"], wall_seconds=[30.0, 5.0])
-    assert training_seconds({"ratios": RUNS, "other": other}) == {"train/ratios": 90.0, "train/other": 5.0}
+def test_training_costs_the_time_of_its_runs_and_one_that_trainings_share_is_counted_once():
+    other = COSTS.assign(name=["b", "c"], seconds=[30.0, 5.0])
+    assert training_seconds({"ratios": COSTS, "other": other}) == {"train/ratios": 90.0, "train/other": 5.0}
 
 
-def test_a_training_stage_names_runs_of_other_code_and_the_weights_of_all():
-    made = trained_runs(pd.DataFrame(RUNS))
+def test_what_parts_share_is_counted_once_and_each_part_says_what_it_was_made_from():
+    other = PART | {"seconds": {"reach/leaves": 60.0, "linear/mine": 60.0}, "training": {}, "date": "2026-02-01"}
+    both = PROVENANCE | {"parts": {"one": PART, "two": other}}
+    minutes = {cost.stage: cost.minutes for cost in stage_costs(both)}
+    assert minutes == {"reach": 1.5, "training: ratios": 1.5, "linear": 1.0, "claims": 0.0}
+    claims = make_claims()
+    page = render(LEDGER, claims, {}, [], both, "", {"three": "snakemake three --cores all"})
+    assert "one: Code" in page and "two: Code" in page and "2026-02-01" in page
+    assert "Not run yet" in page and "snakemake three --cores all" in page
+
+
+def test_a_claim_of_a_part_that_was_not_run_names_the_command_that_runs_it():
+    record = next(claim for claim in LEDGER.claims if claim.id == "A5.1")
+    tables = make_tables()
+    tables["claims"].loc[tables["claims"]["id"] == "A5.1", "verdict"] = "NOT_TESTED(left out)"
+    left = Part("rest", (), ((record.estimand.table, record.tests["toy"].dataset),), ())
+    commands = {row.id: row.command for row in claim_rows(LEDGER, "toy", tables, FIGURES, LAYOUT, [left])}
+    assert commands["A5.1"] == f"snakemake rest --cores all --configfile {LAYOUT.config}"
+    assert commands["B1.1"] == ""
+
+
+def test_a_training_names_runs_of_other_code_and_the_weights_of_all():
+    made = trained_runs(RUNS, COSTS)
     assert made["made_by_other_code"] == ["b"]
     assert made["weights_sha256"] == {"a": "1f", "b": "2e"}

@@ -47,7 +47,7 @@ def test_the_plan_holds_the_runs_of_the_configuration_by_paths_that_can_be_carri
 
 def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
     config, layout = trained
-    table = read_table(layout.table("runs", "ratios"))
+    table = read_table(layout.table("training_runs", "ratios"))
     assert table["name"].tolist() == [run.name for run in config.training_runs("ratios")]
     assert set(table) >= {*MODEL_FIELDS, *TRAIN_FIELDS, "code_matches"} - {"snapshots", "snapshot_steps"}
     assert table["mask_unit"].tolist() == table["patch_size"].tolist()
@@ -60,7 +60,7 @@ def test_a_row_for_each_run_with_every_setting_and_what_was_measured(trained):
     error = np.square((validation - train.mean(axis=0)) / train.std(axis=(0, 1, 2))).mean()
     np.testing.assert_allclose(table["mean_image_loss"], error, rtol=1e-6)
     assert table["validation_loss"].notna().all()
-    last = read_table(layout.table("validation", "ratios")).groupby("name")["loss"].last()
+    last = read_table(layout.table("training_validation", "ratios")).groupby("name")["loss"].last()
     np.testing.assert_allclose(table.set_index("name")["validation_loss"].sort_index(), last.sort_index())
 
 
@@ -68,7 +68,7 @@ def test_curves_hold_name_seed_and_measurements_whatever_the_grid(trained):
     _, layout = trained
     measured = {
         "training": ["step", "epoch", "lr", "loss", "grad_norm"],
-        "validation": ["epoch", "step", "loss"],
+        "training_validation": ["epoch", "step", "loss"],
     }
     for name, columns in measured.items():
         table = read_table(layout.table(name, "ratios"))
@@ -96,7 +96,7 @@ def test_times_and_machine_are_in_the_table_of_costs_alone(trained):
     costs = read_table(layout.table("costs", "ratios"))
     assert costs["name"].tolist() == [run.name for run in config.training_runs("ratios")]
     assert (costs["seconds"] > 0).all() and (costs["images_per_second"] > 0).all() and costs["device"].notna().all()
-    for name in ("runs", "training", "validation"):
+    for name in ("training_runs", "training", "training_validation"):
         assert not {"seconds", "wall_seconds", "images_per_second", "device"} & set(
             read_table(layout.table(name, "ratios"))
         )
@@ -104,7 +104,7 @@ def test_times_and_machine_are_in_the_table_of_costs_alone(trained):
 
 def test_a_damaged_run_is_said_so_nothing_vouches_for_it_any_more_and_no_table_is_written(trained):
     config, layout = trained
-    folder, table = layout.runs / config.training_runs("ratios")[0].name, layout.table("runs", "ratios")
+    folder, table = layout.runs / config.training_runs("ratios")[0].name, layout.table("training_runs", "ratios")
     log, record = folder / "log.csv", folder / "run.json"
     before, vouched, stamp = log.read_bytes(), record.read_bytes(), table.stat().st_mtime_ns
     log.write_bytes(before + b"0")

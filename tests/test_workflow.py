@@ -166,11 +166,12 @@ AFTER_TRAINING = (
     | {  # of models of leaves, which three evaluations share
         "draw_training": 1,
         "evaluate_jacobian": 2,
-        "evaluate_probe": 3,
+        "evaluate_linear_probe": 3,
         "evaluate_fine_tuning": 1,
-        "evaluate_reconstruction": 1,
+        "evaluate_image_quality": 1,
         "evaluate_attention": 1,
-        "evaluate_embedding": 1,
+        "evaluate_attention_distance": 1,
+        "evaluate_separability": 1,
         "evaluate_corruptions": 1,
         "evaluate_shape_bias": 1,
         "evaluate_dense": 1,
@@ -259,7 +260,7 @@ EDITED_SETTINGS = {
         | {"train": 14, "collect_training": 4}
         | AFTER_SOLVING
         | AFTER_TRAINING
-        | {"evaluate_probe": 4, "evaluate_shape_bias": 2},
+        | {"evaluate_linear_probe": 4, "evaluate_shape_bias": 2},
     ),
 }
 
@@ -371,7 +372,7 @@ def test_all_these_looks_have_left_nothing_to_do(finished):
 
 def test_the_job_that_finds_a_damaged_run_says_so_and_the_same_command_trains_it_again(finished):
     """The last test: evaluations of what it trains again are left for a later run."""
-    results, table = finished / "results" / "smoke", "results/smoke/tables/runs/ratios.csv"
+    results, table = finished / "results" / "smoke", "results/smoke/tables/training_runs/ratios.csv"
     names = [spec.name for spec in load_config(finished / "config" / "smoke.yaml").training_runs("ratios")]
     before, (lost, damaged) = trained(results), names[:2]
     shutil.rmtree(results / "runs" / lost)
@@ -386,4 +387,4 @@ def test_the_job_that_finds_a_damaged_run_says_so_and_the_same_command_trains_it
     assert set(trained(results)) == set(before) - {damaged}
     run(finished, table)
     assert trained(results) == before
-    assert "evaluate_probe" in plan(finished).jobs
+    assert "evaluate_linear_probe" in plan(finished).jobs

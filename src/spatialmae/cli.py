@@ -151,12 +151,12 @@ def probe(
     """Probe the linear features: Gabor responses, depth, classes."""
     if name not in ("gabor", "depth", "class"):
         raise UserError("probe", f"unknown probe {name!r}", "use gabor, depth or class")
-    _run(f"probe_{name}", config, dataset, analysis=name)
+    _run(f"probe_{name}", config, dataset, analysis=f"probe_{name}")
 
 
 @app.command()
 def evaluate(
-    measure: Annotated[str, typer.Argument(help="One of those in docs/configuration.md, e.g. jacobian or probe.")],
+    measure: Annotated[str, typer.Argument(help="One of those in docs/configuration.md, e.g. linear_probe.")],
     evaluation: Annotated[str, typer.Argument(help="Name of an evaluation of the configuration.")],
     config: ConfigOption = DEFAULT,
 ) -> None:

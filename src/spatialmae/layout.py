@@ -89,9 +89,14 @@ class Layout:
         """The report."""
         return self.root / "report.html"
 
+    @property
+    def parts(self) -> Path:
+        """Folder of the records of finished parts."""
+        return self.root / "parts"
+
     def part(self, name: str) -> Path:
         """What a part of the study was made from and with; written when all its tables are there."""
-        return self.root / "parts" / f"{name}.json"
+        return self.parts / f"{name}.json"
 
     @property
     def provenance(self) -> Path:
@@ -108,18 +113,18 @@ def tables_of(config: Config, section: str) -> list[tuple[str, str]]:
     if kind == "datasets":
         dataset = config.datasets[name]
         made = [table for analysis in dataset.analyses for table in DATASET_ANALYSES[analysis].tables]
-        return [(table, name) for table in (["sweep"] if dataset.solves else []) + made]
+        return [(table, name) for table in (["linear_sweep"] if dataset.solves else []) + made]
     if kind == "training":
-        return [(table, name) for table in ("runs", "training", "validation", COSTS)]
+        return [(table, name) for table in ("training_runs", "training", "training_validation", COSTS)]
     if kind == "evaluations":
         measures = config.evaluations[name].analyses
         costs = [(COSTS, costs_subject(measure, name)) for measure in measures if MEASURES[measure].has_costs]
         return [(table, name) for measure in measures for table in MEASURES[measure].tables] + costs
     if kind == "checks" and config.checks:
-        return [("theory", config.checks.dataset)]
+        return [("checks", config.checks.dataset)]
     return {
         "ising": [("ising", "ising"), ("ising_profile", "ising")],
-        "hierarchy": [("theorem", "hierarchy"), ("levels", "hierarchy")],
+        "hierarchy": [("hierarchy_theorem", "hierarchy"), ("hierarchy_levels", "hierarchy")],
         "identifiability": [("identifiability", "hierarchy")],
         "calibration": [("calibration", "cells"), ("calibration", "held_out")],
     }[kind]

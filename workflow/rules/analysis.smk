@@ -47,7 +47,7 @@ rule measure_reach:
         data=str(L.data("{dataset}")),
         solutions=str(L.linear("{dataset}")),
     output:
-        jackknifed("reach", "jacobian"),
+        jackknifed("reach", "reach_profile"),
     log:
         f"{LOGS}/reach/{{dataset}}.log",
     benchmark:
@@ -68,8 +68,8 @@ rule measure_sampling:
     input:
         data=str(L.data("{dataset}")),
     output:
-        jackknifed("reach_lags"),
-        str(L.table("reach_sampled", "{dataset}")),
+        jackknifed("sampling_lags"),
+        str(L.table("sampling_draws", "{dataset}")),
     log:
         f"{LOGS}/sampling/{{dataset}}.log",
     benchmark:
@@ -108,8 +108,8 @@ rule measure_ising:
 
 rule measure_hierarchy:
     output:
-        str(L.table("theorem", "hierarchy")),
-        str(L.table("levels", "hierarchy")),
+        str(L.table("hierarchy_theorem", "hierarchy")),
+        str(L.table("hierarchy_levels", "hierarchy")),
     log:
         f"{LOGS}/hierarchy.log",
     benchmark:
@@ -150,7 +150,7 @@ rule analysis:
         expand(str(L.table("statistics", "{dataset}")), dataset=having("statistics")),
         expand(str(L.table("features", "{dataset}")), dataset=having("features")),
         expand(str(L.table("reach", "{dataset}")), dataset=having("reach")),
-        expand(str(L.table("reach_lags", "{dataset}")), dataset=having("sampling")),
+        expand(str(L.table("sampling_lags", "{dataset}")), dataset=having("sampling")),
         rules.measure_ising.output if CONFIG.ising else [],
         rules.measure_hierarchy.output if CONFIG.hierarchy else [],
         rules.measure_identifiability.output if CONFIG.identifiability else [],

@@ -101,7 +101,11 @@ wildcard_constraints:
 
 def tables_of_part(part):
     """The tables that a part makes, and those of the training that it rests on."""
-    of_training = [(table, name) for name in part.training for table in ("runs", "training", "validation", "costs")]
+    of_training = [
+        (table, name)
+        for name in part.training
+        for table in ("training_runs", "training", "training_validation", "costs")
+    ]
     pictures = [
         path
         for section in part.sections

@@ -1,5 +1,5 @@
 # Linear theory: closed forms over the whole grid, and the checks of the closed form itself.
-SOLVED = having("features", "reach", "gabor", "depth", "class")
+SOLVED = having("features", "reach", "probe_gabor", "probe_depth", "probe_class")
 CHECKED = CONFIG.checks.dataset if CONFIG.checks else "nothing"  # then no target asks for the rule
 
 
@@ -8,9 +8,9 @@ rule solve_linear:
         data=str(L.data("{dataset}")),
     output:
         solutions=directory(str(L.linear("{dataset}"))),
-        whole=str(L.table("sweep_all", "{dataset}")),
+        whole=str(L.table("linear_sweep_all", "{dataset}")),
         sweep=report(
-            str(L.table("sweep", "{dataset}")),
+            str(L.table("linear_sweep", "{dataset}")),
             caption="../report/sweep_table.rst",
             category=CATEGORIES["A"],
             subcategory="Tables",
@@ -37,7 +37,7 @@ rule check_closed_form:
         data=str(L.data(CHECKED)),
     output:
         report(
-            str(L.table("theory", CHECKED)),
+            str(L.table("checks", CHECKED)),
             caption="../report/theory_table.rst",
             category=CATEGORIES["A"],
             subcategory="Tables",
@@ -61,5 +61,5 @@ rule check_closed_form:
 
 rule linear:
     input:
-        expand(str(L.table("sweep", "{dataset}")), dataset=SOLVED),
+        expand(str(L.table("linear_sweep", "{dataset}")), dataset=SOLVED),
         rules.check_closed_form.output if CONFIG.checks else [],

@@ -32,9 +32,9 @@ rule collect_training:
         lambda wildcards: runs_of(wildcards.training),
         data=lambda wildcards: str(L.data(CONFIG.training[wildcards.training].dataset)),
     output:
-        str(L.table("runs", "{training}")),
+        str(L.table("training_runs", "{training}")),
         str(L.table("training", "{training}")),
-        str(L.table("validation", "{training}")),
+        str(L.table("training_validation", "{training}")),
         str(L.table("costs", "{training}")),
         reconstructions=str(L.reconstructions("{training}")),
     log:
@@ -56,6 +56,6 @@ rule training:
     input:
         expand(
             str(L.table("{table}", "{training}")),
-            table=["runs", "training", "validation"],
+            table=["training_runs", "training", "training_validation"],
             training=TRAININGS,
         ),

@@ -77,12 +77,12 @@ class ReachAndLevel:
         """What an evaluation measured.
 
         Args:
-            tables: ``model_reach`` and ``linear_probe``; of ``image_quality``, ``attention``, ``shape_bias`` and
+            tables: ``jacobian_reach`` and ``linear_probe``; of ``image_quality``, ``attention``, ``shape_bias`` and
                 ``levels`` (of latent hierarchies: tree, depth, patch_size, mask_ratio, seed, mean_height) those that
                 there are.
         """
         probe = models_along(tables["linear_probe"], ALONG)
-        reach = _at_common_masks(tables["model_reach"], float(probe["evaluation_mask_ratio"].iloc[0]))
+        reach = _at_common_masks(tables["jacobian_reach"], float(probe["evaluation_mask_ratio"].iloc[0]))
         measures = [Measure("A", "reach", "rms radius of J² (px)", {"": (reach, REACH)})]
         return cls(probe, [*measures, *_levels(tables, probe)])
 
@@ -156,8 +156,8 @@ def _levels(tables: Mapping[str, pd.DataFrame], probe: pd.DataFrame) -> Iterator
         for stimuli, rows in parts_of(models_along(tables["shape_bias"], ALONG), "stimuli"):
             name = f"shape bias, {stimuli.replace('_', ' ')}"
             yield Measure("B", name, "shape bias (fraction)", {"": (rows, "shape_bias")})
-    if "levels" in tables:
-        levels = tables["levels"]
+    if "hierarchy_levels" in tables:
+        levels = tables["hierarchy_levels"]
         rows = levels[levels["patch_size"] == levels["patch_size"].min()]  # patches of one leaf
         trees = {name: (rows[rows["tree"] == tree], "mean_height") for tree, name in _TREES.items()}
         yield Measure("B", "level in theory", "mean height (levels)", trees)

@@ -18,7 +18,7 @@ class DatasetAnalysis(NamedTuple):
         stage: that makes it, among :mod:`spatialmae.stages`.
         tables: that it writes.
         reads: settings of a data set whose change reruns it; it needs those of them that have no default.
-        solves: whether it is of linear models, which are then solved first (table ``sweep``).
+        solves: whether it is of linear models, which are then solved first (table ``linear_sweep``).
         needs: what images must come with.
     """
 
@@ -44,29 +44,29 @@ DATASET_ANALYSES = {
     "reach": DatasetAnalysis(
         "influence, reach and entropy of linear MAEs, DAEs and AEs (A4 to A6)",
         "reach",
-        ("reach", "jacobian"),
+        ("reach", "reach_profile"),
         ("groups", "patch_sizes", "n_components", "source"),
     ),
     "sampling": DatasetAnalysis(
         "how much of the reach is noise of second moments (A5.8 to A5.11, A6.9)",
         "sampling",
-        ("reach_lags", "reach_sampled"),
+        ("sampling_lags", "sampling_draws"),
         ("groups", "patch_sizes", "n_components", "source"),
         solves=False,
     ),
-    "gabor": DatasetAnalysis(
+    "probe_gabor": DatasetAnalysis(
         "prediction of Gabor responses from linear features (A7)",
         "probe_gabor",
         ("probe_gabor",),
         ("groups", "patch_sizes", "n_components", "sigmas"),
     ),
-    "depth": DatasetAnalysis(
+    "probe_depth": DatasetAnalysis(
         "prediction of depth from linear features (A8); leaves and depth images alone",
         "probe_depth",
         ("probe_depth",),
         needs="depth",
     ),
-    "class": DatasetAnalysis(
+    "probe_class": DatasetAnalysis(
         "prediction of class labels from linear features; images with labels",
         "probe_class",
         ("probe_class",),
@@ -111,7 +111,7 @@ class Dataset(Section):
                 raise ValueError(f"patch_sizes: {patch_size} is the whole image; use a smaller divisor")
         if max(self.n_components, default=0) > height * width * channels:
             raise ValueError(f"n_components: at most {height * width * channels} features exist; lower it")
-        if "gabor" in self.analyses and not all(0.83 <= sigma <= min(height, width) / 4 for sigma in self.sigmas):
+        if "probe_gabor" in self.analyses and not all(0.83 <= sigma <= min(height, width) / 4 for sigma in self.sigmas):
             raise ValueError(f"sigmas: a Gabor filter needs .83 ≤ σ ≤ {min(height, width) / 4} px here; change them")
         for name in self.analyses:
             self._check_analysis(name, DATASET_ANALYSES[name])

@@ -30,13 +30,21 @@ def _unique(values: list[Any]) -> list[Any]:
 Unique = AfterValidator(_unique)
 
 
+STALE_NAMES = {  # of analyses and measures
+    **{name: f"probe_{name}" for name in ("gabor", "depth", "class")},
+    **{"probe": "linear_probe", "reconstruction": "image_quality", "embedding": "separability"},
+}
+
+
 def one_of(names: Iterable[str]) -> AfterValidator:
     """A check that a string is one of these names."""
     known = tuple(names)
 
     def check(value: str) -> str:
         if value not in known:
-            raise ValueError(f"unknown {value!r}; use one of {', '.join(known)}")
+            new = STALE_NAMES.get(value)
+            hint = f"it is called {new} now" if new in known else f"use one of {', '.join(known)}"
+            raise ValueError(f"unknown {value!r}; {hint}")
         return value
 
     return AfterValidator(check)

@@ -141,8 +141,8 @@ class Config(Section):
         for name in self.calibration:
             if name not in self.evaluations:
                 raise ValueError(f"calibration: {name!r} is not among evaluations; name one of them")
-            if "probe" not in self.evaluations[name].analyses:
-                raise ValueError(f"calibration: evaluations.{name}.analyses lacks probe; add it there")
+            if "linear_probe" not in self.evaluations[name].analyses:
+                raise ValueError(f"calibration: evaluations.{name}.analyses lacks linear_probe; add it there")
             others = self.varying_settings(name) - varied
             if others:
                 problem = f"models of {name} differ in {', '.join(sorted(others))}"

@@ -12,7 +12,7 @@ SECTION = "Latent hierarchies: theory"
 NOTEBOOK = "hierarchy"
 
 _CHECKS = {"minimal_set": "smallest set c", "independence": "independence of sₘ"}
-_ROLES = {"claim": "theorem", "control": "control, must fail"}
+_ROLES = {"claim": "hierarchy_theorem", "control": "control, must fail"}
 _HEIGHTS = {"mean_height": "mean height\n(levels)", "max_height": "largest height\n(levels)"}
 _TREES = {"binary": "binary tree over a line", "quad": "quad-tree over an image"}
 _VARIANTS = {
@@ -36,7 +36,7 @@ _SHIFT = 0.16  # between predictors at one place
 
 
 @declare(
-    tables=["theorem"],
+    tables=["hierarchy_theorem"],
     papers="B",
     caption="Is the smallest set of shared latents right? Share of random graphs and masks on which Theorem 1's set "
     "differs from enumeration with d-separation, and on which the masked part's own noise is not independent of the "
@@ -47,7 +47,8 @@ def theorem(table: pd.DataFrame, subject: str) -> Figure:
     """Share of graphs and masks that disagree with Theorem 1, beside the controls.
 
     Args:
-        table: ``theorem``: check, role (claim, control), seed, n_graphs, n_masks, relative_error (share, 0 … 1).
+        table: ``hierarchy_theorem``: check, role (claim, control), seed, n_graphs, n_masks, relative_error (share,
+            0 … 1).
         subject: name of the simulation.
     """
     figure, axes = theme.panels(1, len(_CHECKS), height=1.9)
@@ -67,7 +68,7 @@ def theorem(table: pd.DataFrame, subject: str) -> Figure:
 
 
 @declare(
-    tables=["levels"],
+    tables=["hierarchy_levels"],
     papers="B",
     caption="What moves the level of the shared latents? Mean and largest height of c above the pixels against the "
     "masking ratio, by patch size, on a binary tree over a line and a quad-tree over an image. The law of c is the "

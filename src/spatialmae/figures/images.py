@@ -233,6 +233,41 @@ def attention_blocks(table: pd.DataFrame, subject: str) -> Figure:
     return figure
 
 
+@declare(
+    tables=["attention_distance"],
+    papers="B",
+    caption="How far do attention heads look? Distance between a patch and those it attends to, weighted by attention, "
+    "of each head (crosses), and the mean over heads, by block; dotted: attention that is spread evenly, after "
+    "Dosovitskiy et al., 2021 ({subject}; no claim). {seeds}",
+    alt="Distance of attention of each head of trained models by block, {subject}.",
+)
+def attention_distance(table: pd.DataFrame, subject: str) -> Figure:
+    """Attention distance of each head, and its mean over heads, by block; a line for each configuration.
+
+    Args:
+        table: ``attention_distance``: seed, block, head, attention_distance and attention_distance_uniform (px),
+            n_images, and every setting.
+        subject: name of the evaluation.
+    """
+    figure, axes = theme.panels(1, 1, height=2.2)
+    axis = axes[0, 0]
+    for one in configurations(table):
+        heads, distances = one.rows["block"], one.rows["attention_distance"]
+        axis.scatter(heads, distances, s=10, marker="x", linewidths=0.5, alpha=0.5, color=[one.style.color])
+        of_seeds = one.rows.groupby(["block", "seed"], as_index=False)["attention_distance"].mean()
+        theme.draw_series(axis, of_seeds, "block", "attention_distance", one.style, one.label or "models")
+    for uniform in table["attention_distance_uniform"].unique():
+        axis.axhline(uniform, color=theme.GREY, linestyle=":", label="uniform attention", zorder=1.8)
+    axis.set(xlabel="block", ylabel="distance (px)", xticks=sorted(table["block"].unique()))
+    axis.set_xlim(0.5, table["block"].max() + 0.5)
+    axis.set_ylim(bottom=0)
+    theme.legend_above(figure, axes.flat)
+    seeds = state_seeds(table, "block", "attention_distance")
+    about = f"{subject}, {table['n_images'].max():,} unmasked test images, [CLS] left out"
+    theme.note(figure, about, seeds, "crosses: heads", *state_centre(compare(table)))
+    return figure
+
+
 def _note_attention(
     figure: Figure, table: pd.DataFrame, subject: str, seeds: str, blocks: str, compared: Sequence[Comparison]
 ) -> None:
@@ -246,7 +281,7 @@ def _note_attention(
 
 
 @declare(
-    tables=["tsne"],
+    tables=["separability_tsne"],
     papers="B",
     caption="Do classes separate in the embedding, to look at? t-SNE of frozen features of test images, coloured by "
     "class, models of the first seed. It shows clusters or none as its perplexity has it; the numbers are in the "
@@ -259,7 +294,8 @@ def embedding(table: pd.DataFrame, subject: str) -> Figure:
     A row for each target, if the models fit into one; else the first target alone.
 
     Args:
-        table: ``tsne``: seed, x, y, the name of each point's class in a last column for each target, and every setting.
+        table: ``separability_tsne``: seed, x, y, the name of each point's class in a last column for each target, and
+            every setting.
         subject: name of the evaluation.
     """
     models = configurations(table)
@@ -510,8 +546,8 @@ def boundary_loss(probe: pd.DataFrame, bias: pd.DataFrame | None, subject: str) 
 
 
 @declare(
-    tables=["model_reach", "linear_probe"],
-    optional=["image_quality", "attention", "shape_bias", "levels/hierarchy"],
+    tables=["jacobian_reach", "linear_probe"],
+    optional=["image_quality", "attention", "shape_bias", "hierarchy_levels/hierarchy"],
     along="mask_ratio",
     papers="both",
     caption="Do reach and level go together? Paper A's reach, under masks that all models share, beside what stands "
@@ -534,7 +570,7 @@ def reach_and_level(
     The note says of each measure whether it turns back between the two highest ratios, by differences within seeds.
 
     Args:
-        reach: ``model_reach``; for all see :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
+        reach: ``jacobian_reach``; for all see :meth:`~spatialmae.analysis.reach_and_level.ReachAndLevel.of`.
         probe: ``linear_probe``.
         quality: ``image_quality``; None, as of the others: not measured.
         attention: ``attention``.
@@ -542,8 +578,8 @@ def reach_and_level(
         levels: ``levels``, of theory.
         subject: name of the evaluation.
     """
-    tables = {"model_reach": reach, "linear_probe": probe, "image_quality": quality, "attention": attention}
-    tables |= {"shape_bias": bias, "levels": levels}
+    tables = {"jacobian_reach": reach, "linear_probe": probe, "image_quality": quality, "attention": attention}
+    tables |= {"shape_bias": bias, "hierarchy_levels": levels}
     both = ReachAndLevel.of({name: table for name, table in tables.items() if table is not None})
     panels = [_Panel(one.unit, one.parts, f"{one.paper}: {one.name}") for one in both.measures]
     figure = _draw_panels(_in_rows(panels), [compare_along(both.models, "mask_ratio")], height=1.7)

@@ -55,7 +55,7 @@ _LINEAR_LABEL = "best linear predictor"
 
 
 @declare(
-    tables=["model_reach"],
+    tables=["jacobian_reach"],
     caption="How far do trained models reach? Rms radius of J² and spatial entropy against what the models differ in, "
     "the masking ratio that they were trained at, say; all models of a column see the same masks, since masks alone "
     "widen reach. Dashes: the best linear predictor under these masks; dots: networks before training ({subject}; "
@@ -68,7 +68,7 @@ def nonlinear_reach(table: pd.DataFrame, subject: str) -> Figure:
     Of a cross each setting has a column, all at one evaluation ratio.
 
     Args:
-        table: ``model_reach``: seed, predictor, evaluation_mask_ratio, the measures, and of models every setting.
+        table: ``jacobian_reach``: seed, predictor, evaluation_mask_ratio, the measures, and of models every setting.
         subject: name of the evaluation.
     """
     compared = compare(table)
@@ -90,7 +90,7 @@ def nonlinear_reach(table: pd.DataFrame, subject: str) -> Figure:
 
 
 @declare(
-    tables=["model_profile"],
+    tables=["jacobian_profile"],
     caption="How does influence decay with distance in trained models? Mean |J| over pairs of pixels under masks of "
     "one ratio, hidden inputs counting as 0, beside the best linear predictor ({subject}; no claim). Points are "
     "training seeds, bands two-sided 95 % t intervals.",
@@ -102,8 +102,8 @@ def nonlinear_profile(table: pd.DataFrame, subject: str) -> Figure:
     Distances at which nothing is visible are left out, and the largest quarter, which few pairs of pixels have.
 
     Args:
-        table: ``model_profile``: seed, predictor, evaluation_mask_ratio, distance (px), mean_abs (mean |J| over pixel
-            pairs at that distance, 0 from hidden inputs), and of models every setting.
+        table: ``jacobian_profile``: seed, predictor, evaluation_mask_ratio, distance (px), mean_abs (mean |J| over
+            pixel pairs at that distance, 0 from hidden inputs), and of models every setting.
         subject: name of the evaluation.
     """
     ratio = _nearest(table)
@@ -127,7 +127,7 @@ def nonlinear_profile(table: pd.DataFrame, subject: str) -> Figure:
 
 
 @declare(
-    tables=["model_reach"],
+    tables=["jacobian_reach"],
     caption="Do theory and training agree? Reach of each model at the ratio it was trained at, against that of the "
     "best linear predictor under the same masks; on the line both are equal. Masks that hide more push influence "
     "outwards in any network, so untrained ones (crosses) are the control: a rank correlation no higher than theirs "
@@ -141,7 +141,7 @@ def agreement(table: pd.DataFrame, subject: str) -> Figure:
     of untrained networks, the control.
 
     Args:
-        table: ``model_reach``, see :func:`nonlinear_reach`.
+        table: ``jacobian_reach``, see :func:`nonlinear_reach`.
         subject: name of the evaluation.
     """
     keys = ["seed", "evaluation_mask_ratio"]
@@ -168,7 +168,7 @@ def agreement(table: pd.DataFrame, subject: str) -> Figure:
 
 
 @declare(
-    tables=["model_basis"],
+    tables=["jacobian_basis"],
     caption="Does the basis, the Jacobian, adapt to the image? Its change from image to image as a share of its "
     "squared size (0 in a linear model); influence within objects against that across their borders, where objects "
     "are known; and the error of the first-order expansion for small changes ({subject}; claims A9). {seeds}",
@@ -180,7 +180,7 @@ def basis(table: pd.DataFrame, subject: str) -> Figure:
     Each against what the models differ in; of a cross each setting has a row of panels.
 
     Args:
-        table: ``model_basis``: seed, predictor, evaluation_mask_ratio, dispersion, object_log_ratio (missing where
+        table: ``jacobian_basis``: seed, predictor, evaluation_mask_ratio, dispersion, object_log_ratio (missing where
             objects are not known), expansion_error, and of models every setting.
         subject: name of the evaluation.
     """
@@ -209,7 +209,7 @@ def basis(table: pd.DataFrame, subject: str) -> Figure:
 
 @declare(
     artifacts=["pictures/jacobian/{subject}.safetensors"],
-    where="model_basis",
+    where="jacobian_basis",
     caption="What does the basis look like, and does it change with the image? A row for each test image, all under "
     "one mask. |J| is how much each visible pixel moves the prediction of one hidden pixel (circle), on one scale for "
     "all rows; input directions are the changes of the image that move the hidden central pixels most. A linear "
@@ -266,7 +266,7 @@ _VISIBLE = 0.92
 
 
 @declare(
-    tables=["reach_in_training"],
+    tables=["jacobian_training"],
     caption="Does the basis grow from local to diffuse? Rms radius of J² after each epoch at which weights were kept. "
     "Untrained networks, at the left, attend everywhere and are no basis yet ({subject}; claim A10). {seeds}",
     alt="Reach against epoch, {subject}.",
@@ -275,7 +275,7 @@ def basis_training(table: pd.DataFrame, subject: str) -> Figure:
     """Rms radius of J² against the epoch, a line for each of what the models differ in.
 
     Args:
-        table: ``reach_in_training``: seed, epoch (0: initial weights), evaluation_mask_ratio, rms_radius_squared (px),
+        table: ``jacobian_training``: seed, epoch (0: initial weights), evaluation_mask_ratio, rms_radius_squared (px),
             and every setting.
         subject: name of the evaluation.
     """

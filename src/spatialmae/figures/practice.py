@@ -38,7 +38,7 @@ _LEGEND_HEIGHT = 0.1  # inches for each configuration
 
 
 @declare(
-    tables=["linear_probe", "nearest_neighbours"],
+    tables=["linear_probe", "linear_probe_neighbours"],
     papers="both",
     caption="What do frozen encoders know of the classes? Accuracy of a linear probe and of k nearest neighbours "
     "against what the models differ in, chance dotted ({subject}; claims A12, A13, B7). {seeds}",
@@ -52,7 +52,7 @@ def model_probe(linear: pd.DataFrame, neighbours: pd.DataFrame, subject: str) ->
     Args:
         linear: ``linear_probe``: seed, target, accuracy and chance (fractions of the test images), at_grid_edge, and
             every setting.
-        neighbours: ``nearest_neighbours``: the same columns.
+        neighbours: ``linear_probe_neighbours``: the same columns.
         subject: name of the evaluation.
     """
     probes = {"linear probe": linear, "k nearest neighbours": neighbours}

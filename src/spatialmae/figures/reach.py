@@ -61,7 +61,7 @@ def reach_radii(table: pd.DataFrame, subject: str) -> Figure:
 
 
 @declare(
-    tables=["reach_lags", "reach_sampled"],
+    tables=["sampling_lags", "sampling_draws"],
     caption="Is the reach one of the images, or of noise? Rms radius of J² against the ratio, from covariances by lag, "
     "nearly free of noise, and from Gaussian images of that covariance, as many for each of their numbers as there "
     "are images ({subject}; claims A5, A6). {units} For Gaussian images points are draws.",
@@ -71,8 +71,8 @@ def reach_sampling(lags: pd.DataFrame, sampled: pd.DataFrame, subject: str) -> F
     """Rms radius (weights J²) against masking ratio from a covariance with little noise, and from samples of it.
 
     Args:
-        lags: ``reach_lags``: seed, method, noise_std, mask_ratio, patch_size, n_components, rms_radius_squared (px).
-        sampled: ``reach_sampled``: the same keys, the same radius from ``n_images`` Gaussian images.
+        lags: ``sampling_lags``: seed, method, noise_std, mask_ratio, patch_size, n_components, rms_radius_squared (px).
+        sampled: ``sampling_draws``: the same keys, the same radius from ``n_images`` Gaussian images.
         subject: name of the data set.
     """
     patches = sorted(lags["patch_size"].unique())
@@ -95,7 +95,7 @@ def reach_sampling(lags: pd.DataFrame, sampled: pd.DataFrame, subject: str) -> F
 
 
 @declare(
-    tables=["jacobian", "reach"],
+    tables=["reach_profile", "reach"],
     caption="How does influence decay with distance? Mean |J| over pixel pairs, with exponential fits over half the "
     "image's side ({subject}; claims A4). {units}",
     alt="Mean influence against distance with exponential fits, {subject}.",

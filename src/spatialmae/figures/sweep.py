@@ -13,7 +13,7 @@ NOTEBOOK = "sweep"
 
 
 @declare(
-    tables=["sweep"],
+    tables=["linear_sweep"],
     caption="Expected loss of the best linear MAE, as a fraction of the variance ({subject}). {units}",
     alt="Expected loss fraction against masking ratio by patch size and rank, {subject}.",
 )

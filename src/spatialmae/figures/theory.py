@@ -13,7 +13,7 @@ NOTEBOOK = "sweep"
 
 
 @declare(
-    tables=["theory"],
+    tables=["checks"],
     caption="Is the closed form right? Its relative distance from gradient descent, from PCA at ratio 0 and from "
     "random masks, each beside a negative control that must fail ({subject}; claims A1).",
     alt="Relative error of the closed form in each check, {subject}.",

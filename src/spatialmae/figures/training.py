@@ -27,7 +27,7 @@ _LEAST_TICKS = 3  # of the loss
 
 
 @declare(
-    tables=["runs", "training", "validation"],
+    tables=["training_runs", "training", "training_validation"],
     papers="both",
     caption="Has training converged, and does it overfit? Loss against images seen, lines training, points validation "
     "({subject}). Thin lines are seeds, bars two-sided 95 % t intervals over them, the dotted line is what the mean "
@@ -177,7 +177,7 @@ def _of(curves: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 @declare(
-    tables=["runs"],
+    tables=["training_runs"],
     artifacts=["training/{subject}.safetensors"],
     papers="both",
     caption="What do the models make of masked images? Validation images, as the model sees them and as it completes "

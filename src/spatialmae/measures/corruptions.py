@@ -37,6 +37,6 @@ MEASURE = Measure(
     tables=("corruptions",),
     rows=rows,
     reads=("n_test",),
-    takes_up=("probe",),
+    takes_up=("linear_probe",),
     needs_labels=True,
 )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from spatialmae.evaluation.shared import Evaluated, Shared
 
-TABLES = ("model_reach", "model_profile", "model_basis")
-IN_TRAINING = {"model_reach": "reach_in_training"}
+TABLES = ("jacobian_reach", "jacobian_profile", "jacobian_basis")
+IN_TRAINING = {"jacobian_reach": "jacobian_training"}
 
 
 def parts(evaluated: Evaluated) -> Iterator[Part]:
@@ -78,7 +78,7 @@ def rows(model: MeasuredModel, settings: Row, shared: Shared) -> Rows:
     if means.reversed is not None:  # the negative control
         control = f"{settings['predictor']}, reversed"
         basis.append({"predictor": control, "expansion_error": means.reversed})
-    found = {"model_reach": [means.reach], "model_profile": means.profile, "model_basis": basis}
+    found = {"jacobian_reach": [means.reach], "jacobian_profile": means.profile, "jacobian_basis": basis}
     return {table: [ridge | row for row in made] for table, made in found.items()}
 
 
@@ -96,7 +96,7 @@ def pictures(evaluated: Evaluated) -> tuple[dict[str, np.ndarray], Any]:
 
 MEASURE = Measure(
     "Jacobians of the reconstruction: reach, spectra, basis, along training too (A5, A6, A9, A10)",
-    tables=(*TABLES, "reach_in_training"),
+    tables=(*TABLES, "jacobian_training"),
     rows=rows,
     reads=("mask_ratios", "mask_ratio", "mask_unit", "n_images", "n_masks"),
     parts=parts,

@@ -51,5 +51,5 @@ MEASURE = Measure(
     "the linear probe on images whose shape and texture disagree (B9): leaves, and published ones for CIFAR-10",
     tables=("shape_bias",),
     rows=rows,
-    takes_up=("probe",),
+    takes_up=("linear_probe",),
 )

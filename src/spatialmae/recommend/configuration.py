@@ -72,7 +72,7 @@ def _dataset(images: FolderImages, side: int, patch_sizes: list[int]) -> dict[st
         source["channels"] = images.channels
     if images.class_sizes and not has_classes(images):
         source["classes"] = False
-    analyses = ["statistics", "reach", *(["class"] if has_classes(images) else [])]
+    analyses = ["statistics", "reach", *(["probe_class"] if has_classes(images) else [])]
     n_features = side**2 * images.channels
     return {
         "source": source,
@@ -126,7 +126,7 @@ def _evaluations(images: FolderImages, side: int, patch_sizes: dict[str, int]) -
 def _evaluation(images: FolderImages, trainings: list[str], mask_unit: int) -> dict[str, Any]:
     return {
         "models": trainings,
-        "analyses": ["jacobian", *(["probe"] if has_classes(images) else [])],
+        "analyses": ["jacobian", *(["linear_probe"] if has_classes(images) else [])],
         "mask_ratios": [0.25, 0.5, 0.75],  # an image has two units a side or more
         "mask_ratio": 0.75,
         "mask_unit": mask_unit,

@@ -31,7 +31,7 @@ PAGE = ("claims", "notebooks", "report")  # jobs of the page rather than of a pa
 def part_provenance(config: Config) -> dict[str, Any]:
     """Which code, data and machine the tables of a configuration, or of a part of one, came from; JSON-able."""
     layout = Layout.of(config)
-    runs = {name: read_table(layout.table("runs", name)) for name in config.training}
+    runs = {name: read_table(layout.table("training_runs", name)) for name in config.training}
     costs = {name: read_table(layout.table("costs", name)) for name in config.training}
     return {
         "spatialmae": __version__,

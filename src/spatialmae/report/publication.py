@@ -19,9 +19,7 @@ from spatialmae.layout import Layout
 from spatialmae.report.claims import VERDICTS, base_verdict
 from spatialmae.tables import read_table
 
-# Columns of the table in the README, the fullest first. Configurations whose names begin with a column are its parts;
-# no two of them test the same claim.
-COLUMNS = ("cifar10", "hierarchy", "paper", "quick")
+COLUMNS = ("cifar10", "hierarchy", "paper", "quick")  # configurations in the README's table, the fullest first
 
 
 def publish(layout: Layout, reference: Path) -> None:
@@ -34,7 +32,7 @@ def publish(layout: Layout, reference: Path) -> None:
             the workflow puts them, so that the report would name a folder of this machine.
     """
     provenance = _read_json(layout.provenance)
-    for path in (layout.config, layout.claims, layout.report, layout.tables, layout.figures):
+    for path in (layout.config, layout.claims, layout.report, layout.tables, layout.figures, layout.parts):
         if not path.exists():
             raise UserError(path, "not found", "finish the run first: snakemake")
     for made in (provenance, *provenance["parts"].values()):
@@ -43,10 +41,15 @@ def publish(layout: Layout, reference: Path) -> None:
     if layout.root.is_absolute():
         hint = "run with results: results (training that was done elsewhere is taken up from there)"
         raise UserError(layout.config, f"its results lie in {layout.root.parent}, which the report names", hint)
+    target = reference / layout.root.name
+    if lost := sorted({path.stem for path in (target / "parts").glob("*.json")} - set(provenance["parts"])):
+        hint = f"make it, or copy tables, figures and parts of {target} to {layout.root} first"
+        raise UserError(layout.provenance, f"lacks the part {lost[0]}, which is published", hint)
     reference.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=reference, prefix=".") as folder:
         made = Path(folder) / layout.root.name
-        shutil.copytree(layout.tables, made / "tables", ignore=shutil.ignore_patterns(".*"))  # of killed jobs
+        for folder_of in (layout.tables, layout.parts):
+            shutil.copytree(folder_of, made / folder_of.name, ignore=shutil.ignore_patterns(".*"))  # of killed jobs
         for file in (layout.config, layout.claims, layout.provenance):
             shutil.copy(file, made / file.name)
         # Its commands are to work in a fresh clone, where nothing has made the run's own copy of the configuration.
@@ -54,7 +57,6 @@ def publish(layout: Layout, reference: Path) -> None:
         published = page.replace(str(layout.config), str(reference / layout.root.name / layout.config.name))
         (made / layout.report.name).write_text(published, encoding="utf-8")
         shutil.copytree(layout.figures, made / "figures", ignore=shutil.ignore_patterns("*.png", ".*"))
-        target = reference / layout.root.name
         if target.exists():
             target.replace(Path(folder) / "before")
         made.replace(target)
@@ -80,23 +82,15 @@ def write_section(readme: Path, section: str, content: str) -> None:
 
 def verdict_table(ledger: Ledger, reference: Path) -> str:
     """Markdown: when and on what each published run was made, then the verdicts on each numbered claim."""
-    published = sorted(path.parent for path in reference.glob("*/tables"))
-    columns = {column: [one for one in published if is_part(one.name, column)] for column in COLUMNS}
-    columns = {column: runs for column, runs in columns.items() if runs}
-    if not columns:
+    published = [reference / name for name in COLUMNS if (reference / name / "tables").is_dir()]
+    if not published:
         return "No run is published yet."
-    claims = {run: read_table(run / "claims.csv") for runs in columns.values() for run in runs}
+    claims = {run: read_table(run / "claims.csv") for run in published}
     lines = [f"- {_about(run, table)}" for run, table in claims.items()]
-    lines += ["", f"| claim | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    of_column = [pd.concat([claims[run] for run in runs]) for runs in columns.values()]
+    lines += ["", f"| claim | {' | '.join(run.name for run in published)} |", "|---|" + "---|" * len(published)]
     for number, title in ledger.titles.items():
-        lines.append(f"| {number} {title} | {' | '.join(_verdicts(table, number) for table in of_column)} |")
+        lines.append(f"| {number} {title} | {' | '.join(_verdicts(table, number) for table in claims.values())} |")
     return "\n".join(lines)
-
-
-def is_part(name: str, column: str) -> bool:
-    """Whether a configuration's verdicts stand in a column of the README's table."""
-    return name == column or name.startswith(f"{column}_")
 
 
 def _about(folder: Path, claims: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from spatialmae.tables import write_table
 
 
 def run(config: Config) -> None:
-    """Write ``tables/theory/<dataset>.csv`` for the data set of the section ``checks``.
+    """Write ``tables/checks/<dataset>.csv`` for the data set of the section ``checks``.
 
     Raises:
         UserError: the configuration has no such section.
@@ -36,4 +36,4 @@ def run(config: Config) -> None:
             for check, errors in checks.items()
             for role, error in errors.items()
         ]
-    write_table(Layout.of(config).table("theory", settings.dataset), pd.DataFrame(rows))
+    write_table(Layout.of(config).table("checks", settings.dataset), pd.DataFrame(rows))

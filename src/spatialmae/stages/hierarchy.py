@@ -16,7 +16,7 @@ NAME = "hierarchy"
 
 
 def run(config: Config) -> None:
-    """Write ``tables/theorem/hierarchy.csv`` and ``tables/levels/hierarchy.csv``.
+    """Write ``tables/hierarchy_theorem/hierarchy.csv`` and ``tables/hierarchy_levels/hierarchy.csv``.
 
     Raises:
         UserError: the configuration has no such section.
@@ -29,7 +29,7 @@ def run(config: Config) -> None:
         for seed in tqdm(config.simulation_seeds, desc="theorem 1", unit="seed")
         for row in theorem_rows(settings.n_graphs, settings.masks_per_graph, seed)
     ]
-    write_table(layout.table("theorem", NAME), pd.DataFrame(rows))
+    write_table(layout.table("hierarchy_theorem", NAME), pd.DataFrame(rows))
     trees: list[tuple[Tree, int, list[int]]] = [
         ("binary", settings.binary_depth, settings.binary_patch_sizes),
         ("quad", settings.quad_depth, settings.quad_patch_sizes),
@@ -45,4 +45,4 @@ def run(config: Config) -> None:
         )
         for tree, depth, patch_sizes in trees
     ]
-    write_table(layout.table("levels", NAME), pd.concat(parts))
+    write_table(layout.table("hierarchy_levels", NAME), pd.concat(parts))

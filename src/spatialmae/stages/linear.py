@@ -22,7 +22,7 @@ FULL_RANK = -1
 
 
 def run(config: Config, dataset: str) -> None:
-    """Write ``linear/<dataset>/`` (a file for each replicate) and ``tables/sweep/<dataset>.csv``."""
+    """Write ``linear/<dataset>/`` (a file for each replicate) and ``tables/linear_sweep/<dataset>.csv``."""
     rows: list[dict[str, Any]] = []
     for seed, data in replicates(config, dataset):
         moments = moments_of(data)
@@ -39,7 +39,7 @@ def run(config: Config, dataset: str) -> None:
                 rows += _losses(config, dataset, row, solution, full_loss)
         metadata = {"image_shape": list(data.image_shape), "n_train": moments.n_samples, "solutions": solutions}
         write_tensors(Layout.of(config).linear(dataset) / solution_file(seed), tensors, metadata)
-    write_replicates(config, "sweep", dataset, pd.DataFrame(rows), ["loss", "loss_fraction"])
+    write_replicates(config, "linear_sweep", dataset, pd.DataFrame(rows), ["loss", "loss_fraction"])
 
 
 def _baselines(config: Config, dataset: str, S: Float64[np.ndarray, "d d"]) -> list[tuple[str, dict, Solution]]:

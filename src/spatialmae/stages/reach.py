@@ -10,7 +10,7 @@ from spatialmae.stages.replicates import KEYS, linear_solutions, replicates, wri
 
 
 def run(config: Config, dataset: str) -> None:
-    """Write ``tables/reach/<dataset>.csv`` and the profiles ``tables/jacobian/<dataset>.csv``."""
+    """Write ``tables/reach/<dataset>.csv`` and the profiles ``tables/reach_profile/<dataset>.csv``."""
     measures, profiles = [], []
     settings = config.datasets[dataset]
     geometries = {size: ReachGeometry.of(settings.source.shape, size) for size in settings.patch_sizes}
@@ -31,4 +31,4 @@ def run(config: Config, dataset: str) -> None:
     ceilings = pd.DataFrame([{"patch_size": size, **uniform_measures(g)} for size, g in geometries.items()])
     estimates = [name for name in table.columns if name not in ("seed", "n_train", *KEYS)]
     write_replicates(config, "reach", dataset, table.merge(ceilings, on="patch_size"), estimates)
-    write_replicates(config, "jacobian", dataset, pd.concat(profiles), ["mean_abs"])
+    write_replicates(config, "reach_profile", dataset, pd.concat(profiles), ["mean_abs"])

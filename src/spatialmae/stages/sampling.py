@@ -23,11 +23,11 @@ RADIUS = "rms_radius_squared"
 
 
 def run(config: Config, dataset: str) -> None:
-    """Write ``tables/reach_lags/<dataset>.csv`` and ``tables/reach_sampled/<dataset>.csv``.
+    """Write ``tables/sampling_lags/<dataset>.csv`` and ``tables/sampling_draws/<dataset>.csv``.
 
-    ``reach_lags`` has the reach that follows from covariances by lag, of the images in grey, for every replicate.
-    ``reach_sampled`` takes that covariance, from all images, for the truth: a row for each simulation seed and setting,
-    with the reach that Gaussian images of it would give, as many for each of their numbers as the data set has
+    ``sampling_lags`` has the reach that follows from covariances by lag, of the images in grey, for every replicate.
+    ``sampling_draws`` takes that covariance, from all images, for the truth. It has a row for each simulation seed and
+    setting: the reach that Gaussian images of it would give, with the data set's ratio of images to features
     (``n_images``), and ``lengthening``, by how much that exceeds the reach of the covariance itself, px.
 
     Raises:
@@ -40,8 +40,8 @@ def run(config: Config, dataset: str) -> None:
         exact.append(reach_of(config, dataset, covariance).assign(seed=seed, n_train=len(images)))
         if seed == WHOLE:
             sampled = _simulations(config, dataset, covariance, len(images) // data.image_shape[2], exact[0])
-    write_table(Layout.of(config).table("reach_sampled", dataset), sampled)
-    write_replicates(config, "reach_lags", dataset, pd.concat(exact), [RADIUS])
+    write_table(Layout.of(config).table("sampling_draws", dataset), sampled)
+    write_replicates(config, "sampling_lags", dataset, pd.concat(exact), [RADIUS])
 
 
 def reach_of(config: Config, dataset: str, covariance: Float64[np.ndarray, "d d"]) -> pd.DataFrame:

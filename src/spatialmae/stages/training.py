@@ -53,9 +53,9 @@ def run(config: Config, training: str) -> None:
         if spec.seed == config.first_seed:
             made = reconstruct(result, images)
             tensors |= {f"{spec.name}/{name}": values for name, values in vars(made).items()}
-    write_table(layout.table("runs", training), pd.DataFrame(rows))
+    write_table(layout.table("training_runs", training), pd.DataFrame(rows))
     write_table(layout.table("training", training), pd.concat(curves))
-    write_table(layout.table("validation", training), pd.concat(validation))
+    write_table(layout.table("training_validation", training), pd.concat(validation))
     write_table(layout.table("costs", training), pd.DataFrame(costs))
     write_tensors(layout.reconstructions(training), tensors, {"training": training})
 
