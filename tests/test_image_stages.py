@@ -123,7 +123,7 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     rows = table(config, "dense")
     assert rows.groupby(["name", "encoder", "target"]).size().eq(1).all() and len(rows) == 4 * 2 * 2
     assert rows.groupby("encoder")["epochs"].unique().map(list).to_dict() == {"frozen": [2], "fine-tuned": [2]}
-    assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
+    assert pd.to_numeric(rows["pretraining_epochs"]).eq(2).all()
     augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
     assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
     frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": 0}}
@@ -148,5 +148,5 @@ def test_models_of_normalised_patches_are_refused_where_pixels_are_needed(values
     normalised = values["training"]["ratios"]
     normalised = {"ratios": normalised | {"model": normalised["model"] | {"norm_pix_loss": True}}}
     alone = {"ratios": values["evaluations"]["ratios"] | {"analyses": ["image_quality"]}}
-    with pytest.raises(UserError, match="reconstruction is of pixels, and with norm_pix_loss"):
+    with pytest.raises(UserError, match="image_quality is of pixels, and with norm_pix_loss"):
         parse_config(values | {"training": normalised, "evaluations": alone}, "test")
