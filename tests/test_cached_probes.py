@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from spatialmae.artifacts import read_tensors, write_tensors
 from spatialmae.config import parse_config
@@ -22,7 +21,7 @@ from spatialmae.probe.shape_bias import CueLeaves
 from spatialmae.stages import evaluate
 from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
-from trained_stages import train_stages
+from trained_models import small_values
 
 ROOT = Path(__file__).parent.parent
 CUES = {"n_train": 60, "n_validation": 20, "n_test": 40}
@@ -30,16 +29,12 @@ TARGETS = ("shape", "texture")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
-    values["results"] = str(tmp_path_factory.mktemp("results"))
-    values["datasets"]["leaves"]["source"] |= {"n_train": 300, "n_validation": 100, "n_test": 100}
-    small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
-    values["training"] = {"ratios": values["training"]["ratios"] | {"seeds": 1, "train": small}}
-    analyses = ["linear_probe", "corruptions", "shape_bias"]
-    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": analyses, "n_test": 40}}
+def config(tmp_path_factory, trained_models):
+    evaluation = {"models": ["ratios"], "analyses": ["linear_probe", "corruptions", "shape_bias"], "n_test": 40}
+    values = small_values(tmp_path_factory.mktemp("results"), ["ratios"], {"ratios": evaluation})
+    values["training"]["ratios"] |= {"seeds": 1}
     config = parse_config(values, "test")
-    train_stages(config)
+    trained_models.provide(config)
     return config
 
 

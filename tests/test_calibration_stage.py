@@ -12,63 +12,41 @@ from spatialmae.figures import calibration as figures
 from spatialmae.layout import Layout
 from spatialmae.recommend.evidence import Grid, theory_cells
 from spatialmae.recommend.rules import leave_one_out
-from spatialmae.stages import calibration, data, evaluate
+from spatialmae.stages import calibration, evaluate
 from spatialmae.tables import read_table, write_table
 from test_recommend_rules import calibration as made_up
-from trained_stages import train_stages
+from trained_models import LEAVES, SOURCES, TRAININGS, changed
 
-MODEL = {
-    "encoder_dim": 16,
-    "encoder_depth": 1,
-    "encoder_heads": 2,
-    "decoder_dim": 16,
-    "decoder_depth": 1,
-    "decoder_heads": 2,
-}
-SOURCES = {
-    "leaves": {"kind": "dead_leaves", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
-    "fields": {"kind": "random_fields", "image_size": 16, "n_train": 300, "n_validation": 100, "n_test": 100},
-}
+pytestmark = pytest.mark.slow  # whole stages
+
+DATASETS = ("leaves", "fields")
+TRAININGS_OF = {"leaves_4": "ratios", "leaves_8": "leaves_8", "fields_4": "fields", "fields_8": "fields_8"}
 
 
 def settings(results: str) -> dict:
-    train = {"epochs": 2, "batch_size": 50, "base_lr": 0.005, "warmup_epochs": 0.2}
-    training = {
-        f"{dataset}_{patch_size}": {
-            "dataset": dataset,
-            "seeds": 2,
-            "model": MODEL | {"patch_size": patch_size},
-            "train": train,
-            "grid": {"mask_ratio": ratios},
-        }
-        for dataset in SOURCES
-        for patch_size, ratios in ((4, [0.5, 0.75]), (8, [0.25]))
-    }
     dataset = {"groups": 2, "patch_sizes": [4], "n_components": [4], "analyses": []}
     return {
         "name": "small",
         "results": results,
         "seeds": {"first": 0, "count": 2},
-        "datasets": {name: dataset | {"source": source} for name, source in SOURCES.items()},
+        "datasets": {name: dataset | {"source": SOURCES[name]} for name in DATASETS},
         "linear": {"mask_ratios": [0.5]},
         "checks": {"dataset": "leaves"},
         "ising": {"couplings": [1.0], "patch_sizes": [8], "n_components": [4], "n_samples": 50},
-        "training": training,
+        "training": {name: TRAININGS[own] for name, own in TRAININGS_OF.items()},
         "evaluations": {
             name: {"models": [f"{name}_4", f"{name}_8"], "analyses": ["linear_probe"], "mask_unit": 8}
-            for name in SOURCES
+            for name in DATASETS
         },
-        "calibration": list(SOURCES),
+        "calibration": list(DATASETS),
     }
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory) -> Layout:
+def layout(tmp_path_factory, trained_models) -> Layout:
     config = parse_config(settings(str(tmp_path_factory.mktemp("results"))), "test")
-    for name in SOURCES:
-        data.run(config, name)
-    train_stages(config)
-    for name in SOURCES:
+    trained_models.provide(config)
+    for name in DATASETS:
         evaluate.run(config, "linear_probe", name)
     calibration.run(config)
     return Layout.of(config)
@@ -76,7 +54,7 @@ def layout(tmp_path_factory) -> Layout:
 
 def test_each_setting_that_was_trained_has_its_evidence_and_accuracy(layout):
     cells = read_table(layout.table("calibration", "cells"))
-    for name in SOURCES:
+    for name in DATASETS:
         own = cells[cells["dataset"] == name]
         assert list(zip(own["patch_size"], own["mask_ratio"], strict=True)) == [(4, 0.5), (4, 0.75), (8, 0.25)]
         assert (own["n_seeds"] == 2).all() and own["n_visible"].tolist() == [8, 4, 3]
@@ -111,8 +89,7 @@ def test_what_is_held_out_and_compared_follows_from_the_cells(layout):
 )
 def test_what_cannot_calibrate_is_refused_by_name(tmp_path, change, message):
     values = settings(str(tmp_path))
-    deep = values["training"]["leaves_4"] | {"model": MODEL | {"patch_size": 4, "encoder_depth": 2}}
-    values["training"]["deep"] = deep
+    values["training"]["deep"] = changed(LEAVES, LEAVES["grid"], encoder_depth=2)
     values["evaluations"]["again"] = values["evaluations"]["leaves"]
     values["evaluations"]["deep"] = {"models": ["leaves_4", "deep"], "analyses": ["linear_probe"]}
     values["evaluations"]["reconstructed"] = {"models": ["leaves_4"], "analyses": ["image_quality"]}

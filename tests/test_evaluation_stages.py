@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from spatialmae.analysis import second_order as analysis_second_order
 from spatialmae.analysis.convergence import mean_image_loss
@@ -36,43 +35,31 @@ from spatialmae.stages import evaluate
 from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
 from spatialmae.train.runs import RunFolder
-from trained_stages import train_stages
+from trained_models import DIGITS, small_values
+
+pytestmark = pytest.mark.slow  # whole stages
 
 ROOT = Path(__file__).parent.parent
-RATIOS = {
-    "dataset": "digits",
-    "seeds": 2,
-    "model": {"patch_size": 2, "encoder_dim": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_dim": 8}
-    | {"decoder_depth": 1, "decoder_heads": 1},
-    "train": {"epochs": 2, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none", "snapshots": [0, 1, 2]},
-    "grid": {"mask_ratio": [0.5, 0.75]},
-}
-SIZES = {name: value for name, value in RATIOS["model"].items() if name != "patch_size"}
-PATCHES = RATIOS | {"model": SIZES | {"mask_ratio": 0.75}, "grid": {"patch_size": [2, 4]}}
-SURROGATE = RATIOS | {"train": RATIOS["train"] | {"surrogate": "gaussian"}, "grid": {"mask_ratio": [0.75]}}
 
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
-    values["results"] = str(tmp_path_factory.mktemp("results"))
-    values["training"] = {"ratios": RATIOS, "patches": PATCHES, "surrogate": SURROGATE}
     small = {"n_images": 3, "n_masks": 2, "mask_ratios": [0.5, 0.75]}
-    values["evaluations"] = {
+    evaluations = {
         "ratios": {
-            "models": ["ratios", "surrogate"],
+            "models": ["digits", "surrogate"],
             "analyses": ["jacobian", "second_order", "linear_probe"],
             **small,
         },
-        "patches": {"models": ["patches", "ratios"], "analyses": ["jacobian", "linear_probe"], "mask_unit": 4, **small},
+        "patches": {"models": ["patches", "digits"], "analyses": ["jacobian", "linear_probe"], "mask_unit": 4, **small},
     }
-    return values
+    return small_values(tmp_path_factory.mktemp("results"), ["digits", "patches", "surrogate"], evaluations)
 
 
 @pytest.fixture(scope="module")
-def config(values):
+def config(values, trained_models):
     config = parse_config(values, "test")
-    train_stages(config)
+    trained_models.provide(config)
     return config
 
 
@@ -98,7 +85,7 @@ def table(config, measure, name, evaluation):
 def test_an_evaluation_has_each_run_once_though_stages_share_some(config):
     runs = config.evaluation_runs("patches")
     assert len(runs) == len(set(runs)) == 6
-    assert set(runs) == {*config.training_runs("patches"), *config.training_runs("ratios")}
+    assert set(runs) == {*config.training_runs("patches"), *config.training_runs("digits")}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +99,7 @@ def test_an_evaluation_has_each_run_once_though_stages_share_some(config):
     ],
 )
 def test_impossible_evaluations_are_refused_by_name(values, change, message):
-    normalised = {"normalised": RATIOS | {"model": RATIOS["model"] | {"norm_pix_loss": True}}}
+    normalised = {"normalised": DIGITS | {"model": DIGITS["model"] | {"norm_pix_loss": True}}}
     changed = values | {"training": values["training"] | normalised}
     changed |= {"evaluations": {"ratios": values["evaluations"]["ratios"] | change}}
     with pytest.raises(UserError) as error:

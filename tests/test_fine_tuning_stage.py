@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from spatialmae.artifacts import read_tensors, write_json
 from spatialmae.config import FineTuning, parse_config
@@ -26,34 +25,24 @@ from spatialmae.stages import evaluate
 from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
 from spatialmae.train.runs import load_run, sha256_of
-from trained_stages import train_stages
+from trained_models import small_values
+
+pytestmark = pytest.mark.slow  # whole stages
 
 ROOT = Path(__file__).parent.parent
-SHALLOW = {
-    "dataset": "digits",
-    "seeds": 2,
-    "model": {"patch_size": 4, "encoder_dim": 8, "encoder_depth": 2, "encoder_heads": 1, "decoder_dim": 8}
-    | {"decoder_heads": 1, "mask_ratio": 0.75},
-    "train": {"epochs": 1, "batch_size": 200, "warmup_epochs": 0.2, "augmentation": "none"},
-    "grid": {"decoder_depth": [1, 2]},
-}
-DEEPER = SHALLOW | {"seeds": 1, "model": SHALLOW["model"] | {"encoder_depth": 3, "decoder_depth": 1}, "grid": {}}
 SETTINGS = {"n_blocks": [None, 1, 0], "epochs": 1, "batch_size": 400, "base_lr": [0.001, 0.02]}
 SETTINGS |= {"warmup_epochs": 0.5, "augmentation": "none", "precision": "fp32"}
 N_ROWS = 4 * 3 + 2 + 3 + 1  # runs of the first stage, its seeds from scratch, and the same of the second
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A configuration whose stage was run."""
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
-    values["results"] = str(tmp_path_factory.mktemp("results"))
-    values["training"] = {"shallow": SHALLOW, "deeper": DEEPER}
-    values["evaluations"] = {
-        "depths": {"models": ["shallow", "deeper"], "analyses": ["fine_tuning"], "fine_tuning": SETTINGS}
-    }
+def made(tmp_path_factory, trained_models):
+    """A configuration whose evaluation was run."""
+    trainings = ["deep", "deeper"]
+    evaluation = {"models": trainings, "analyses": ["fine_tuning"], "fine_tuning": SETTINGS}
+    values = small_values(tmp_path_factory.mktemp("results"), trainings, {"depths": evaluation})
     config = parse_config(values, "test")
-    train_stages(config)
+    trained_models.provide(config)
     evaluate.run(config, "fine_tuning", "depths")
     return values
 

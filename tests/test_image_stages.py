@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from spatialmae.analysis.image_quality import quality_row
 from spatialmae.config import parse_config
@@ -18,7 +17,9 @@ from spatialmae.probe.representation import represent
 from spatialmae.stages import evaluate
 from spatialmae.stages.evaluate import open_evaluation
 from spatialmae.tables import read_table
-from trained_stages import train_stages
+from trained_models import small_values
+
+pytestmark = pytest.mark.slow  # whole stages
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["image_quality", "attention", "separability", "corruptions", "shape_bias", "dense"]
@@ -26,20 +27,15 @@ NAMES = ["image_quality", "attention", "separability", "corruptions", "shape_bia
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text()) | {"calibration": []}
-    values["results"] = str(tmp_path_factory.mktemp("results"))
-    values["datasets"]["leaves"]["source"] |= {"n_train": 400, "n_validation": 100, "n_test": 100}
-    small = {"epochs": 1, "batch_size": 100, "warmup_epochs": 0.0, "snapshots": []}
-    values["training"] = {"ratios": values["training"]["ratios"] | {"train": small}}
     head = {"n_train": 64, "n_validation": 20, "n_test": 20, "epochs": 2, "fine_tuning_epochs": 2}
-    values["evaluations"] = {"ratios": {"models": ["ratios"], "analyses": NAMES, "n_test": 60, "dense": head}}
-    return values
+    evaluation = {"models": ["ratios"], "analyses": NAMES, "n_test": 60, "dense": head}
+    return small_values(tmp_path_factory.mktemp("results"), ["ratios"], {"ratios": evaluation})
 
 
 @pytest.fixture(scope="module")
-def config(values):
+def config(values, trained_models):
     config = parse_config(values, "test")
-    train_stages(config)
+    trained_models.provide(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape_bias, "CUES", {"n_train": 300, "n_validation": 100, "n_test": 100})
         patch.setattr(attention, "N_IMAGES", 24)
@@ -127,7 +123,7 @@ def test_heads_are_trained_on_frozen_and_on_trained_encoders(config, values):
     rows = table(config, "dense")
     assert rows.groupby(["name", "encoder", "target"]).size().eq(1).all() and len(rows) == 4 * 2 * 2
     assert rows.groupby("encoder")["epochs"].unique().map(list).to_dict() == {"frozen": [2], "fine-tuned": [2]}
-    assert pd.to_numeric(rows["pretraining_epochs"]).eq(1).all()
+    assert pd.to_numeric(rows["pretraining_epochs"]).eq(2).all()
     augmentations = {spec.name: spec.train.augmentation for spec in config.evaluation_runs("ratios")}
     assert rows["pretraining_augmentation"].tolist() == rows["name"].map(augmentations).tolist()
     frozen = values["evaluations"]["ratios"] | {"dense": {"fine_tuning_epochs": 0}}
@@ -152,5 +148,5 @@ def test_models_of_normalised_patches_are_refused_where_pixels_are_needed(values
     normalised = values["training"]["ratios"]
     normalised = {"ratios": normalised | {"model": normalised["model"] | {"norm_pix_loss": True}}}
     alone = {"ratios": values["evaluations"]["ratios"] | {"analyses": ["image_quality"]}}
-    with pytest.raises(UserError, match="reconstruction is of pixels, and with norm_pix_loss"):
+    with pytest.raises(UserError, match="image_quality is of pixels, and with norm_pix_loss"):
         parse_config(values | {"training": normalised, "evaluations": alone}, "test")

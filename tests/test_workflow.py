@@ -170,6 +170,7 @@ AFTER_TRAINING = (
         "evaluate_fine_tuning": 1,
         "evaluate_image_quality": 1,
         "evaluate_attention": 1,
+        "evaluate_attention_distance": 1,
         "evaluate_separability": 1,
         "evaluate_corruptions": 1,
         "evaluate_shape_bias": 1,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 def small_values(results: Path | str, trainings: Iterable[str], evaluations: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a configuration like smoke's with some of TRAININGS, on smaller data sets."""
     values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
-    chosen = {name: TRAININGS[name] for name in trainings}
+    chosen = {name: deepcopy(TRAININGS[name]) for name in trainings}
     settings = values["datasets"]["digits"] | {"analyses": []}
     datasets = {training["dataset"] for training in chosen.values()} | {"leaves", "digits"}
     values["datasets"] = {
