@@ -46,11 +46,11 @@ class Layout:
         return self.runs / name / "run.json"
 
     def plan(self, stage: str) -> Path:
-        """What a training stage trains."""
+        """What a training holds, for a machine without Snakemake."""
         return self.root / "training" / f"{stage}.json"
 
     def reconstructions(self, stage: str) -> Path:
-        """Images, masks and reconstructions of a training stage."""
+        """Images, masks and reconstructions of a training."""
         return self.root / "training" / f"{stage}.safetensors"
 
     def pictures(self, analysis: str, evaluation: str) -> Path:

@@ -42,7 +42,7 @@ DETAIL_COLUMNS = [
 ]
 SEEDS_COLUMNS = ["id", "seed", "arm", "arm_label", "value", "against"]
 
-Makes = Callable[[str, str], bool]  # whether a run makes a table of a data set, training stage or evaluation
+Makes = Callable[[str, str], bool]  # whether a run makes a table of a data set, training or evaluation
 
 
 @dataclass(frozen=True)
