@@ -189,6 +189,8 @@ def test_a_configuration_may_leave_out_everything_but_its_name():
 def available(config, dataset, table, wanted):
     """Whether the configuration makes a cell with these keys."""
     wanted = deepcopy(dict(wanted))
+    if table == "costs":
+        table, dataset = "fine_tuning", dataset.removeprefix("fine_tuning_")
     if table == "checks":
         return wanted.pop("check") in ("gradient_descent", "pca", "monte_carlo")
     if table == "ising":

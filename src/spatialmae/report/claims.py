@@ -170,8 +170,12 @@ def _claim_row(
 
 
 def figure_of(record: Claim, subject: str, figures: Sequence[DrawnFigure]) -> str:
-    """Stem of the figure that shows a claim as it was tested, or empty; a claim on chains names both dimensions'."""
-    wanted = {f"{record.figure}_{subject}", f"{record.figure}_1d_{subject}", record.figure}
+    """Stem of the figure that shows a claim as it was tested, or empty.
+
+    A claim on chains names the figures of both dimensions. Costs are called by their measure and evaluation together.
+    """
+    evaluation = subject.removeprefix(f"{record.figure}_")
+    wanted = {f"{record.figure}_{evaluation}", f"{record.figure}_1d_{subject}", record.figure}
     return next((figure.stem for figure in figures if figure.stem in wanted), "")
 
 
