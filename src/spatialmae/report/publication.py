@@ -96,14 +96,15 @@ def verdict_table(ledger: Ledger, reference: Path) -> str:
 def _about(folder: Path, claims: pd.DataFrame) -> str:
     name, provenance = folder.name, _read_json(folder / "provenance.json")
     parts = provenance["parts"].values()
+    commits = list(dict.fromkeys(f"`{part['commit']['sha'][:7]}`" for part in parts))
     trained = {device for part in parts for training in part["training"].values() for device in training["devices"]}
     device = ", ".join(sorted(trained)) or f"{max(part['machine']['cpus'] for part in parts)} CPUs"
     papers = claims[claims["tier"] != "ours"]
     tested = int((papers["verdict"].map(base_verdict) != "NOT_TESTED").sum())
     page = f"{folder.parent.name}/{name}/report.html"
     return (
-        f"**{name}**: {max(part['date'] for part in parts)}, {device}, commit "
-        f"{', '.join(f'`{sha[:7]}`' for sha in dict.fromkeys(part['commit']['sha'] for part in parts))}; {tested} of "
+        f"**{name}**: {max(part['date'] for part in parts)}, {device}, "
+        f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}; {tested} of "
         f"{len(papers)} claims tested; [report](results/{page}), to be opened from a clone"
     )
 
