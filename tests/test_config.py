@@ -53,7 +53,7 @@ def test_shipped_configurations_are_valid(path):
         (("datasets", "leaves", "source", "kind"), "leafs", "datasets.leaves.source", "use one of 'dead_leaves', "),
         (("datasets", "leaves", "source"), {}, "datasets.leaves.source", "add one"),
         (("datasets", "leaves", "source"), {"kind": "textures"}, "datasets.leaves.source.grayscale", "set it to true"),
-        (("datasets", "digits", "analyses"), ["depth"], "datasets.digits.analyses", "remove probe_depth"),
+        (("datasets", "digits", "analyses"), ["probe_depth"], "datasets.digits.analyses", "remove probe_depth"),
         (("datasets", "digits", "groups"), 1, "datasets.digits.groups", "type and range"),
         (("checks", "patch_size"), 3, "checks.patch_size", "use a divisor"),
         (("checks", "wrong_patch_size"), 2, "checks.wrong_patch_size", "the control needs another"),

@@ -404,7 +404,7 @@ def test_the_configuration_judges_classes_and_batches_by_all_files(tmp_path, use
     assert min(np.bincount(found.sources)) == 1 and not Answer.of(advice_on(found, None), found).warning
     config = pipeline_config(advice_on(found, None), found)
     assert config["training"]["followed"]["train"]["batch_size"] == 128
-    assert "class" in config["datasets"]["images-mine"]["analyses"]
+    assert "probe_class" in config["datasets"]["images-mine"]["analyses"]
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ class RankCorrelation:
         rho: in [−1, 1]; NaN where a column is constant or there is no run.
         ci_low: lower end of the two-sided (1 − alpha) interval; NaN where there is none.
         ci_high: its upper end.
-        n_clusters: clusters they belong to, which were resampled.
+        n_clusters: clusters of runs, which were resampled.
     """
 
     rho: float
