@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
-from sklearn.model_selection import train_test_split
 
 from spatialmae.artifacts import read_tensors, write_tensors
 from spatialmae.errors import UserError
@@ -45,6 +44,8 @@ def stratified_splits(
     Raises:
         ValueError: a split is too small to hold every class, or leaves nothing to train on.
     """
+    from sklearn.model_selection import train_test_split  # a second of imports, for the few jobs that draw splits
+
     n = len(label)
     sizes = [round(n * size) if isinstance(size, float) else size for size in (validation, test)]
     rest, parts = np.arange(n, dtype=np.int64), []

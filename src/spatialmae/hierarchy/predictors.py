@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
+from spatialmae.train.optimizer import adamw
 from spatialmae.train.schedule import cosine
 
 
@@ -138,7 +139,7 @@ def _optimise(
     seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(predictor.parameters(), lr=0.0, weight_decay=training.weight_decay, fused=True)
+    optimizer = adamw(predictor.parameters(), lr=0.0, weight_decay=training.weight_decay, fused=True)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = cosine(
             step, peak=training.peak_lr, final=0.0, warmup_steps=steps // 20, total_steps=steps

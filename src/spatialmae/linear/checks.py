@@ -12,6 +12,7 @@ from spatialmae.linear.closed_form import solve
 from spatialmae.linear.estimator import LinearMAE
 from spatialmae.linear.objective import Corruption
 from spatialmae.masks import bernoulli_masks
+from spatialmae.train.optimizer import leave_compiler_unloaded
 
 
 def gradient_descent_loss(
@@ -27,6 +28,7 @@ def gradient_descent_loss(
     generator = torch.Generator().manual_seed(seed)
     A = (0.1 * torch.randn(len(S), n_components, generator=generator, dtype=torch.float64)).requires_grad_()
     B = (0.1 * torch.randn(n_components, len(S), generator=generator, dtype=torch.float64)).requires_grad_()
+    leave_compiler_unloaded()
     optimizer = torch.optim.LBFGS(
         [A, B],
         max_iter=2000,

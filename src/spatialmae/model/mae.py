@@ -76,7 +76,8 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_pred = nn.Linear(c.decoder_dim, c.patch_dim)
         self.register_buffer("encoder_positions", sincos_positions(c.encoder_dim, c.grid))
         self.register_buffer("decoder_positions", sincos_positions(c.decoder_dim, c.grid))
-        self.initialise(generator)
+        if not self.cls_token.is_meta:
+            self.initialise(generator)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights as facebookresearch/mae does: Xavier-uniform matrices, zero biases, tokens of σ = .02."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,10 +38,11 @@ def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "position
     """Fixed 2-D sine-cosine position embeddings of facebookresearch/mae, (1 + L, dim); the first, of [CLS], is zero.
 
     Of the ``dim`` numbers (a multiple of 4) the first half encodes the column and the second the row, each as
-    sin(x ω_k), cos(x ω_k) with ω_k = 10000^(−4k/dim).
+    sin(x ω_k), cos(x ω_k) with ω_k = 10000^(−4k/dim). They lie on the CPU, whatever the default device.
     """
-    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-    row, column = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    double: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    omega = 10000.0 ** -(torch.arange(dim // 4, **double) / (dim / 4))
+    row, column = torch.meshgrid(*(torch.arange(n, **double) for n in grid), indexing="ij")
     angles = [x.reshape(-1, 1) * omega for x in (column, row)]
     positions = torch.cat([part for x in angles for part in (x.sin(), x.cos())], dim=1)
-    return torch.cat([torch.zeros(1, dim, dtype=torch.float64), positions]).float()
+    return torch.cat([torch.zeros(1, dim, **double), positions]).float()

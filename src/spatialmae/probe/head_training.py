@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spatialmae.probe.settings import HeadConfig
 from spatialmae.shapes import Int64
+from spatialmae.train.optimizer import adamw
 from spatialmae.train.schedule import cosine
 
 BETAS = 0.9, 0.999  # AdamW's, as facebookresearch/mae fine-tunes
@@ -40,7 +41,7 @@ class HeadTraining(ABC):
     ) -> None:
         self.schedule, self.base_lr, self.peak_lr = config, base_lr, base_lr * config.batch_size / 256
         self.n_train, self.order, self.device = n_train, order, device
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+        self.optimizer = adamw(groups, lr=0.0, betas=BETAS, fused=True)
         self.steps = 0
         self.validation_score = math.nan
 

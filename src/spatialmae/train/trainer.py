@@ -18,6 +18,7 @@ from spatialmae.model.mae import MaskedAutoencoder
 from spatialmae.shapes import Float, Int64
 from spatialmae.train.batches import TrainingImages
 from spatialmae.train.hardware import Hardware
+from spatialmae.train.optimizer import adamw
 from spatialmae.train.plan import RunSpec
 from spatialmae.train.schedule import cosine, warmup_stable_decay
 
@@ -107,7 +108,7 @@ class Trainer:
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
+        self.optimizer = adamw(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
         zero = torch.zeros((), dtype=torch.float64, device=device)
         self.progress = Progress(zero.clone(), zero.clone())
         self.model.set_attention_kernel(hardware.kernel)
