@@ -142,9 +142,9 @@ def test_a_run_leaves_everything_a_reader_needs(finished):
     invalid = claims.loc[claims["verdict"] == "INVALID", "id"]
     assert invalid.tolist() == ["A11.1"]
     assert claims["verdict"].drop(invalid.index).str.match(r"SUGGESTIVE|NOT_TESTED").all()
-    provenance = json.loads((results / "provenance.json").read_text())
-    assert provenance["data"]["leaves"]
-    assert {name for one in provenance["training"].values() for name in one["weights_sha256"]} == set(trained(results))
+    part = json.loads((results / "provenance.json").read_text())["parts"]["smoke"]
+    assert part["data"]["leaves"]
+    assert {name for one in part["training"].values() for name in one["weights_sha256"]} == set(trained(results))
     assert (results / "report.html").stat().st_size > 100_000
     drawn = [figure.stem for figure in drawn_figures(load_config(ROOT / "config" / "smoke.yaml"))]
     found = sorted(path.name for path in (results / "figures").iterdir())
