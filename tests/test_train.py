@@ -132,6 +132,13 @@ def test_the_random_pixels_that_a_control_leaves_out_go_on_after_a_restart(store
     assert same(whole, weights(take(resumed)))
 
 
+def test_validation_is_under_the_same_masks_at_every_step(images):
+    trainer = Trainer(SPEC, images, CPU)
+    first = trainer.validate()
+    trainer.progress.step = 7
+    assert trainer.validate() == first
+
+
 def test_training_learns(images):
     trainer = take(Trainer(replace(SPEC, train=replace(TRAIN, epochs=12, base_lr=0.02)), images, CPU))
     losses = [row["loss"] for row in trainer.progress.validation]

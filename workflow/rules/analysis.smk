@@ -12,12 +12,13 @@ rule measure_statistics:
         ENVIRONMENT
     threads: threads_of
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.statistics"),
         settings=settings("first_seed", "groups"),
     message:
         "Measuring spatial statistics: {wildcards.dataset}"
     shell:
-        "python -m spatialmae statistics {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae statistics {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule measure_features:
@@ -34,12 +35,13 @@ rule measure_features:
         ENVIRONMENT
     threads: threads_of
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.features"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components"),
     message:
         "Measuring variance and redundancy kept: {wildcards.dataset}"
     shell:
-        "python -m spatialmae features {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae features {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule measure_reach:
@@ -56,12 +58,13 @@ rule measure_reach:
         ENVIRONMENT
     threads: threads_of
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.reach"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "source"),
     message:
         "Measuring the reach of the linear Jacobians: {wildcards.dataset}"
     shell:
-        "python -m spatialmae reach {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae reach {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule measure_sampling:
@@ -78,12 +81,13 @@ rule measure_sampling:
         ENVIRONMENT
     threads: threads_of
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.sampling"),
         settings=settings("first_seed", "seeds", "groups", "patch_sizes", "n_components", "linear", "source"),
     message:
         "Measuring what noise adds to the reach: {wildcards.dataset}"
     shell:
-        "python -m spatialmae sampling {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae sampling {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule measure_ising:
@@ -98,12 +102,13 @@ rule measure_ising:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.ising"),
         settings=settings("seeds", "ising", "linear"),
     message:
         "Measuring where weights lie on Ising data"
     shell:
-        "python -m spatialmae ising --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae ising --config {params.config:q} > {log:q} 2>&1"
 
 
 rule measure_hierarchy:
@@ -118,12 +123,13 @@ rule measure_hierarchy:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.hierarchy"),
         settings=settings("seeds", "hierarchy"),
     message:
         "Checking the theory of latent hierarchies"
     shell:
-        "python -m spatialmae hierarchy --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae hierarchy --config {params.config:q} > {log:q} 2>&1"
 
 
 rule measure_identifiability:
@@ -137,12 +143,13 @@ rule measure_identifiability:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.identifiability"),
         settings=settings("first_seed", "identifiability"),
     message:
         "Identifying known latents by masked prediction"
     shell:
-        "python -m spatialmae identifiability --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae identifiability --config {params.config:q} > {log:q} 2>&1"
 
 
 rule analysis:

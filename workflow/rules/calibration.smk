@@ -13,12 +13,13 @@ rule calibrate:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.calibration"),
         evaluations=CONFIG.calibration,
     message:
         "Calibrating the recommender"
     shell:
-        "python -m spatialmae calibrate --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae calibrate --config {params.config:q} > {log:q} 2>&1"
 
 
 rule calibration:

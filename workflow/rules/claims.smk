@@ -15,12 +15,13 @@ rule finish_part:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.part"),
         sections=lambda wildcards: PARTS[wildcards.part].sections,
     message:
         "Finishing the part {wildcards.part}"
     shell:
-        "python -m spatialmae part {wildcards.part} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae part {wildcards.part} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule judge_claims:
@@ -51,13 +52,14 @@ rule judge_claims:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.claims"),
         parts=SHOWN,
         settings=settings("name", "claims"),
     message:
         "Judging the claims"
     shell:
-        "python -m spatialmae claims --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae claims --config {params.config:q} > {log:q} 2>&1"
 
 
 # A part of a study is a target of its own, with the report of all parts made so far.

@@ -12,12 +12,13 @@ rule prepare_data:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=lambda wildcards: fingerprint("spatialmae.stages.data", source_module(wildcards.dataset)),
         settings=settings("source", "first_seed"),
     message:
         "Preparing images: {wildcards.dataset}"
     shell:
-        "python -m spatialmae data {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae data {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule data:

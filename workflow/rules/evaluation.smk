@@ -21,13 +21,14 @@ for measure in MEASURES:
         resources:
             probing=fits_probes(measure),
         params:
+            config=RESOLVED,
             code=fingerprint(f"spatialmae.measures.{measure}", "spatialmae.stages.evaluate"),
             measure=measure,  # the shell command is formatted when all rules are known, the loop long over
             settings=evaluation_settings(measure),
         message:
             f"Evaluating trained models ({measure}): {{wildcards.evaluation}}"
         shell:
-            "python -m spatialmae evaluate {params.measure} {wildcards.evaluation} --config {RESOLVED:q} > {log:q} 2>&1"
+            "python -m spatialmae evaluate {params.measure} {wildcards.evaluation} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule evaluation:

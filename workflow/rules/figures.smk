@@ -31,12 +31,13 @@ for notebook in dict.fromkeys(figure.kind.notebook for figure in drawn_figures(O
             ENVIRONMENT
         threads: 1
         params:
+            config=RESOLVED,
             code=code_of_notebook(notebook),
             subjects=figure_subjects(OF_SHOWN, notebook),
         message:
             f"Drawing figures: {notebook}"
         shell:
-            "python -m spatialmae notebook {input.notebook:q} --config {RESOLVED:q} --log {log.notebook:q} > {log.text:q} 2>&1"
+            "python -m spatialmae notebook {input.notebook:q} --config {params.config:q} --log {log.notebook:q} > {log.text:q} 2>&1"
 
 
 rule figures:

@@ -24,12 +24,13 @@ rule solve_linear:
         ENVIRONMENT
     threads: threads_of
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.linear"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "linear"),
     message:
         "Solving the linear autoencoders: {wildcards.dataset}"
     shell:
-        "python -m spatialmae linear {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae linear {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule check_closed_form:
@@ -51,12 +52,13 @@ rule check_closed_form:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.checks"),
         settings=settings("first_seed", "groups", "checks", dataset=CHECKED),
     message:
         "Checking the closed form against gradient descent, PCA and random masks"
     shell:
-        "python -m spatialmae checks --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae checks --config {params.config:q} > {log:q} 2>&1"
 
 
 rule linear:

@@ -20,12 +20,13 @@ rule probe_features:
         ENVIRONMENT
     threads: threads_of
     params:
+        config=RESOLVED,
         code=lambda wildcards: fingerprint(f"spatialmae.stages.probe_{wildcards.probe}"),
         settings=settings("first_seed", "groups", "patch_sizes", "n_components", "sigmas"),
     message:
         "Probing linear features ({wildcards.probe}): {wildcards.dataset}"
     shell:
-        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae probe {wildcards.probe} {wildcards.dataset} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule probes:

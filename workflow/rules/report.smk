@@ -22,6 +22,7 @@ rule write_report:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.report"),
         parts=SHOWN,
         figures=[(figure.stem, figure.kind.section, figure.caption) for figure in drawn_figures(OF_SHOWN)],
@@ -29,7 +30,7 @@ rule write_report:
     message:
         "Writing the report"
     shell:
-        "python -m spatialmae report --config {RESOLVED:q} --deviations {input.deviations:q} > {log:q} 2>&1"
+        "python -m spatialmae report --config {params.config:q} --deviations {input.deviations:q} > {log:q} 2>&1"
 
 
 rule report:

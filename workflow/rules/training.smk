@@ -17,6 +17,7 @@ rule train:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.train.trainer"),
         settings=lambda wildcards: json.dumps(RUNS[wildcards.run].to_dict(), sort_keys=True),
         # Whether runs made by other code are taken, whatever today's does.
@@ -24,7 +25,7 @@ rule train:
     message:
         "Training: {wildcards.run}"
     shell:
-        "python -m spatialmae train-run {wildcards.run} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae train-run {wildcards.run} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule collect_training:
@@ -45,11 +46,12 @@ rule collect_training:
         ENVIRONMENT
     threads: 1
     params:
+        config=RESOLVED,
         code=fingerprint("spatialmae.stages.training"),
     message:
         "Gathering the runs of {wildcards.training}"
     shell:
-        "python -m spatialmae collect {wildcards.training} --config {RESOLVED:q} > {log:q} 2>&1"
+        "python -m spatialmae collect {wildcards.training} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule training:
