@@ -14,7 +14,7 @@ from spatialmae.config import FINE_TUNE_FIELDS, MODEL_FIELDS, TRAIN_FIELDS, Fine
 from spatialmae.config_docs import configuration_page
 from spatialmae.errors import UserError
 from spatialmae.figures.declaration import declared_figures, drawn_figures
-from spatialmae.layout import datasets_with
+from spatialmae.layout import subjects_with
 from spatialmae.report.claims import figure_of
 from spatialmae.stages import checks, hierarchy, identifiability, ising
 
@@ -170,7 +170,7 @@ def test_ledger_asks_only_for_cells_that_the_configuration_has(path):
         plan = claim.tests.get(config.name)
         if plan is None:
             continue
-        assert plan.dataset in datasets_with(config, claim.estimand.table), claim.id
+        assert plan.dataset in subjects_with(config, claim.estimand.table), claim.id
         arms = claim.arms_of(plan) or [{}]
         cells = [side for arm in arms for side in ([arm.plus, arm.minus] if isinstance(arm, Difference) else [arm])]
         for cell in cells:

@@ -12,7 +12,7 @@ from spatialmae.config import DATASET_ANALYSES, Config, Source, load_config, par
 from spatialmae.errors import UserError
 from spatialmae.evaluation.measure import COSTS
 from spatialmae.figures.declaration import declared_figures
-from spatialmae.layout import datasets_with, parts_of
+from spatialmae.layout import subjects_with, parts_of
 from spatialmae.measures import MEASURES
 
 ROOT = Path(__file__).parent.parent
@@ -274,7 +274,7 @@ def test_the_parts_of_cifar10_make_all_its_tables():
     assert len(set(made)) == len(made)
     for table in {table for table, _ in made}:
         of_trainings = set(config.training) if table == COSTS else set()
-        expected = sorted(set(datasets_with(config, table)) - of_trainings)
+        expected = sorted(set(subjects_with(config, table)) - of_trainings)
         assert sorted(subject for name, subject in made if name == table) == expected
     assert {name for part in parts for name in part.training} == set(config.training)
 
@@ -304,7 +304,7 @@ def test_an_analysis_has_its_stage_and_a_subject_in_each_table(values):
     for analysis in DATASET_ANALYSES.values():
         assert find_spec(f"spatialmae.stages.{analysis.stage}")
         for table in analysis.tables:
-            assert datasets_with(config, table) == ["leaves"]
-    assert datasets_with(config, "linear_sweep") == ["leaves"]
+            assert subjects_with(config, table) == ["leaves"]
+    assert subjects_with(config, "linear_sweep") == ["leaves"]
     values["datasets"]["leaves"]["analyses"] = ["statistics", "sampling"]
-    assert datasets_with(parse_config(values, "my.yaml"), "sweep") == []
+    assert subjects_with(parse_config(values, "my.yaml"), "sweep") == []

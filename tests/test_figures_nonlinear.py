@@ -38,7 +38,7 @@ from spatialmae.figures import nonlinear, theme
 from spatialmae.figures.declaration import declared_figures, drawn_figures
 from spatialmae.figures.drawing import control_range
 from spatialmae.figures.training import HIDDEN
-from spatialmae.layout import Layout, datasets_with
+from spatialmae.layout import Layout, subjects_with
 from spatialmae.tables import write_table
 
 pytestmark = pytest.mark.slow  # many pictures
@@ -352,8 +352,8 @@ def test_an_evaluation_has_the_figures_of_its_analyses_and_no_others() -> None:
     whole = config.evaluations["ratios"].model_copy(update={"analyses": ["jacobian"]})
     part = whole.model_copy(update={"analyses": ["linear_probe"]})
     changed = config.model_copy(update={"evaluations": {"ratios": part, "late": whole}})
-    assert datasets_with(changed, "linear_probe") == ["ratios"]
-    assert datasets_with(changed, "jacobian_basis") == ["late"]
+    assert subjects_with(changed, "linear_probe") == ["ratios"]
+    assert subjects_with(changed, "jacobian_basis") == ["late"]
     of_probe = {figure.stem for figure in drawn_figures(changed, "nonlinear") if figure.subject == "ratios"}
     assert of_probe == {"model_probe_ratios", "proxy_ratios"}
     assert drawn_figures(config.model_copy(update={"evaluations": {}}), "nonlinear") == []

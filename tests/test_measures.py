@@ -153,12 +153,12 @@ def test_a_measure_in_the_folder_is_known_to_configuration_workflow_and_driver(t
 import sys
 from spatialmae.config import load_config
 from spatialmae.config_docs import configuration_page
-from spatialmae.layout import datasets_with
+from spatialmae.layout import subjects_with
 values = load_config(sys.argv[1]).model_dump()
 values["evaluations"]["ratios"]["analyses"].append("count")
 from spatialmae.config import parse_config
 config = parse_config(values, "test")
-print(datasets_with(config, "count"), "| `count` | images |" in configuration_page())
+print(subjects_with(config, "count"), "| `count` | images |" in configuration_page())
 """
     smoke = Path(__file__).parent.parent / "config" / "smoke.yaml"
     assert run_python(code, smoke, source=source).strip() == "['ratios'] True"

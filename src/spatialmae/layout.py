@@ -135,7 +135,7 @@ def costs_subject(measure: str, evaluation: str) -> str:
     return f"{measure}_{evaluation}"
 
 
-def datasets_with(config: Config, table: str) -> list[str]:
+def subjects_with(config: Config, table: str) -> list[str]:
     """The subjects of a table: data sets, trainings or evaluations with a ``tables/<table>/<subject>.csv``."""
     sections = [*config.sections, *(f"training.{name}" for name in config.training)]
     return [subject for section in sections for made, subject in tables_of(config, section) if made == table]
@@ -143,7 +143,7 @@ def datasets_with(config: Config, table: str) -> list[str]:
 
 def makes_table(config: Config, table: str, subject: str) -> bool:
     """Whether a configuration makes ``tables/<table>/<subject>.csv``."""
-    return subject in datasets_with(config, table)
+    return subject in subjects_with(config, table)
 
 
 @dataclass(frozen=True)

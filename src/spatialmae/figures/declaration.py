@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import Config
-from spatialmae.layout import Layout, datasets_with, makes_table
+from spatialmae.layout import Layout, subjects_with, makes_table
 
 MODULES = (
     *("claims", "theory", "reach", "features", "ising", "probes", "sweep", "statistics", "hierarchy", "training"),
@@ -101,7 +101,7 @@ class FigureKind(Declaration):
         own = [table for table in needed if "/" not in table]
         if not own:
             return [] if _makes(config, needed, "") else None
-        subjects = [name for name in datasets_with(config, own[0]) if _makes(config, needed, name)]
+        subjects = [name for name in subjects_with(config, own[0]) if _makes(config, needed, name)]
         if self.compares:
             subjects = [name for name in subjects if config.varying_settings(name)]
         if self.along:
