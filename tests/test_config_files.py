@@ -12,7 +12,7 @@ from spatialmae.config import DATASET_ANALYSES, Config, Source, load_config, par
 from spatialmae.errors import UserError
 from spatialmae.evaluation.measure import COSTS
 from spatialmae.figures.declaration import declared_figures
-from spatialmae.layout import subjects_with, parts_of
+from spatialmae.layout import parts_of, subjects_with
 from spatialmae.measures import MEASURES
 
 ROOT = Path(__file__).parent.parent

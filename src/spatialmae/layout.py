@@ -12,7 +12,7 @@ from spatialmae.measures import MEASURES
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one configuration's results; ``dataset`` and ``stage`` may be Snakemake wildcards."""
+    """Paths of one configuration's results; names may be Snakemake wildcards."""
 
     root: Path
     downloads: Path
@@ -45,13 +45,13 @@ class Layout:
         """Written when a training run is finished."""
         return self.runs / name / "run.json"
 
-    def plan(self, stage: str) -> Path:
+    def plan(self, training: str) -> Path:
         """What a training holds, for a machine without Snakemake."""
-        return self.root / "training" / f"{stage}.json"
+        return self.root / "training" / f"{training}.json"
 
-    def reconstructions(self, stage: str) -> Path:
+    def reconstructions(self, training: str) -> Path:
         """Images, masks and reconstructions of a training."""
-        return self.root / "training" / f"{stage}.safetensors"
+        return self.root / "training" / f"{training}.safetensors"
 
     def pictures(self, analysis: str, evaluation: str) -> Path:
         """What an analysis shows of the trained models of an evaluation at a few images."""

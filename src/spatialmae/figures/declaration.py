@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from spatialmae.claims.ledger import ledger_files
 from spatialmae.config import Config
-from spatialmae.layout import Layout, subjects_with, makes_table
+from spatialmae.layout import Layout, makes_table, subjects_with
 
 MODULES = (
     *("claims", "theory", "reach", "features", "ising", "probes", "sweep", "statistics", "hierarchy", "training"),

@@ -104,7 +104,7 @@ class Meter:
     """Progress of a plan on stderr: runs, images a second, time left. One line that renews itself, or one in 15 s."""
 
     def __init__(self, plan: Plan, n_train: int) -> None:
-        self.stage, self.images, self.finished = plan.training, 0, 0
+        self.training, self.images, self.finished = plan.training, 0, 0
         self.left = {spec.name: n_images(spec, n_train) for spec in plan.runs}
         # Costly runs come first: time left is counted in work, not in images.
         self.work_per_image = {spec.name: cost_per_image(spec.model) for spec in plan.runs}
@@ -131,7 +131,7 @@ class Meter:
         work_left = sum(images * self.work_per_image[run] for run, images in self.left.items())
         left = _clock(work_left / self.work * seconds) if self.work else "0:00" if work_left == 0 else "?"
         line = (
-            f"train {self.stage}: {self.finished}/{len(self.left)} runs, {self.images / seconds:,.0f} images/s, "
+            f"train {self.training}: {self.finished}/{len(self.left)} runs, {self.images / seconds:,.0f} images/s, "
             f"{_clock(seconds)} gone, {left} left"
         )
         text = f"\r\x1b[K{line}" if self.terminal else f"{line}\n"
