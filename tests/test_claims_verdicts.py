@@ -346,6 +346,7 @@ def write_agreed_tables(tables: Path, configuration: str, frozen: Ledger) -> Non
         frame.to_csv(tables / table / f"{dataset}.csv", index=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", sorted({name for one in FROZEN.claims for name in one.tests}))
 def test_the_frozen_ledger_judges_tables_of_the_agreed_layout(tmp_path, configuration):
     write_agreed_tables(tmp_path, configuration, FROZEN)

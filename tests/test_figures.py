@@ -425,6 +425,7 @@ def test_energy_of_chain_and_lattice_is_drawn_against_the_right_quantity() -> No
     np.testing.assert_allclose(chain.lines[5].get_xydata(), np.column_stack([cell.index, cell]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gallery_shows_encoder_and_decoder_symmetric_about_zero(channels: int) -> None:
     tensors, shape = make_gallery(channels)
@@ -641,6 +642,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "subjects"),
     [

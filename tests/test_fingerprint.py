@@ -150,6 +150,7 @@ for job in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_what_a_job_really_imports_is_in_its_closure():
     command = [sys.executable, "-c", IMPORT, *JOBS, *(name for name in NOT_COUNTED if name in all_modules())]
     environment = os.environ | {"PYTHONPATH": str(SRC), "TQDM_DISABLE": "1"}

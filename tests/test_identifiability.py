@@ -169,6 +169,7 @@ def test_masks_worth_asking_about_share_low_and_high_latents_one_and_several():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", ["x2", "x4 x5"])
 def test_a_masked_predictor_finds_c_and_little_else(small_cell: pd.Series, masked: str):
     r2 = small_cell[masked]
@@ -180,6 +181,7 @@ def test_a_masked_predictor_finds_c_and_little_else(small_cell: pd.Series, maske
         assert abs(r2[predictor, "s_masked"]) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", ["x2", "x4 x5"])
 def test_controls_tell_a_trained_encoder_from_none(small_cell: pd.Series, masked: str):
     r2 = small_cell[masked]
@@ -189,6 +191,7 @@ def test_controls_tell_a_trained_encoder_from_none(small_cell: pd.Series, masked
     assert r2["visible observables", "s_visible"] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", ["x2", "x4 x5"])
 def test_predictions_come_near_the_best_that_c_allows(small_cell: pd.Series, masked: str):
     r2 = small_cell[masked]

@@ -109,6 +109,7 @@ def imported(tmp_path_factory):
     return {path.stem: set(json.loads(path.read_text())) for path in folder.glob("*.json")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MEASURES))
 def test_a_fingerprint_covers_every_module_that_computing_rows_imports(name, imported):
     covered = closure(f"spatialmae.measures.{name}", *COMMON)

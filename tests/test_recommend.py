@@ -211,6 +211,7 @@ def test_a_useful_rule_is_followed_and_says_how_sure_it_is(images, useful):
     assert f"MAE's own setting {100 * held_out['regret_default'].mean():.1f}" in answer.how_sure
 
 
+@pytest.mark.slow
 def test_the_headline_names_other_picks(images, useful):
     advice = advice_on(images, useful)
     mixed = Counter({(2, 0.5): 3, (4, 0.25): 2, (4, 0.75): 1})

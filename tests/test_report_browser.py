@@ -6,6 +6,8 @@ import browser as checks
 from browser import launch, open_page, shown
 from report_page import draw_figures, make_page
 
+pytestmark = pytest.mark.slow  # a browser
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):

@@ -334,6 +334,7 @@ def test_damaged_plans_are_said_so(plan, change, message):
         Plan.load(plan.parent / "no.json")
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_new_renames_no_run_and_outdates_no_record(plan, tmp_path):
     main([str(plan), "--workers", "1"])
     spec = Plan.load(plan).runs[0]
@@ -375,6 +376,7 @@ def test_a_plan_is_trained_once_and_damage_is_trained_again(plan, tmp_path, caps
     assert [(folder / "run.json").read_bytes() for folder in folders] == records
 
 
+@pytest.mark.slow
 def test_a_record_is_the_same_whenever_the_run_is_made_and_its_costs_are_apart(plan, tmp_path):
     main([str(plan), "--workers", "1"])
     record = record_of(tmp_path, SPEC)
@@ -387,6 +389,7 @@ def test_a_record_is_the_same_whenever_the_run_is_made_and_its_costs_are_apart(p
     assert record.read_bytes() == text
 
 
+@pytest.mark.slow
 def test_a_record_that_a_workflow_deletes_is_made_again_without_training(plan, tmp_path):
     main([str(plan), "--workers", "1"])
     record = record_of(tmp_path, SPEC)
@@ -403,6 +406,7 @@ def other_code(monkeypatch, name: str = "other") -> None:
         monkeypatch.setattr(module, "today", lambda: name)
 
 
+@pytest.mark.slow
 def test_runs_of_other_code_that_does_the_same_are_taken_and_both_codes_are_told(plan, tmp_path, monkeypatch, capsys):
     main([str(plan), "--workers", "1"])
     folder = RunFolder(record_of(tmp_path, SPEC).parent)
@@ -417,6 +421,7 @@ def test_runs_of_other_code_that_does_the_same_are_taken_and_both_codes_are_told
     assert folder.weights.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["from the start", "late in the run"])
 def test_runs_of_other_code_that_does_otherwise_are_trained_again(plan, tmp_path, monkeypatch, changed):
     main([str(plan), "--workers", "1"])
@@ -433,6 +438,7 @@ def test_runs_of_other_code_that_does_otherwise_are_trained_again(plan, tmp_path
     assert sha256_of(folder.weights) != whole
 
 
+@pytest.mark.slow
 def test_runs_of_other_code_are_taken_unseen_where_the_user_says_so(plan, tmp_path, monkeypatch):
     main([str(plan), "--workers", "1"])
     folder = RunFolder(record_of(tmp_path, SPEC).parent)
@@ -602,6 +608,7 @@ def test_damaged_and_foreign_states_are_not_used(images, tmp_path, monkeypatch):
     assert same(before, weights(fresh)) and fresh.progress.step == 0
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_said_in_a_line_and_the_others_go_on(plan, tmp_path):
     values = json.loads(plan.read_text())
     values["runs"][0]["train"]["base_lr"] = 1e5
@@ -612,6 +619,7 @@ def test_a_failed_run_is_said_in_a_line_and_the_others_go_on(plan, tmp_path):
     assert (tmp_path / "runs" / Plan.load(plan).runs[1].name / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_finished_runs_are_read_with_their_normalisation(plan, tmp_path, images):
     main([str(plan), "--workers", "1"])
     folder = tmp_path / "runs" / SPEC.name
