@@ -80,7 +80,7 @@ def test_every_variant_of_every_graph_has_mechanisms(values, graph):
 
 
 def test_figures_draw_what_there_is(config):
-    names = ("hierarchy_theorem", "hierarchy_levels", "identifiability")
+    names = ("theorem", "levels", "identifiability")
     run_notebook_cells("hierarchy", Layout.of(config).root, dict.fromkeys(names, ("hierarchy",)))
     assert len(figures.theorem(table(config, "hierarchy_theorem"), "hierarchy").axes) == 2
     levels = figures.levels(table(config, "hierarchy_levels"), "hierarchy")
