@@ -33,6 +33,8 @@ rule write_report:
         "python -m spatialmae report --config {params.config:q} --deviations {input.deviations:q} > {log:q} 2>&1"
 
 
+# Snakemake makes a missing file again only if a target names it, hence the runs.
 rule report:
     input:
         rules.write_report.output,
+        [str(L.run(run.name)) for run in OF_REQUESTED.all_runs()],
