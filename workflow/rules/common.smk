@@ -65,7 +65,7 @@ def requested_parts():
     if workflow.is_main_process:
         named = [part for part in CONFIG.parts if part in sys.argv]  # Snakemake tells its targets only later
         os.environ |= {"SPATIALMAE_PARTS": ",".join(named or PARTS)}
-    return os.environ.get("SPATIALMAE_PARTS", "").split(",")
+    return [part for part in os.environ.get("SPATIALMAE_PARTS", "").split(",") if part] or list(PARTS)
 
 
 # Claims, figures and report are about the parts to be made, and those made before, whose results are taken as they are.
