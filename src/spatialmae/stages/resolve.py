@@ -13,14 +13,4 @@ HEADER = "# The configuration of these results, validated and with defaults fill
 
 def run(config: Config) -> None:
     """Write ``config.yaml``."""
-    write_text(Layout.of(config).config, _text(config))
-
-
-def is_resolved(config: Config) -> bool:
-    """Whether ``config.yaml`` is there and says just this."""
-    path = Layout.of(config).config
-    return path.is_file() and path.read_bytes() == _text(config).encode()
-
-
-def _text(config: Config) -> str:
-    return HEADER + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_text(Layout.of(config).config, HEADER + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
