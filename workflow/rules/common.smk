@@ -14,7 +14,7 @@ from spatialmae.errors import UserError
 from spatialmae.evaluation.measure import COSTS
 from spatialmae.figures.declaration import drawn_figures, figure_subjects, notebook_inputs
 from spatialmae.fingerprint import fingerprint, fingerprint_of_source
-from spatialmae.layout import Layout, costs_subject, parts_of
+from spatialmae.layout import Layout, costs_subject, parts_of, tables_of
 from spatialmae.measures import MEASURES
 
 try:
@@ -101,19 +101,11 @@ wildcard_constraints:
 
 def tables_of_part(part):
     """The tables that a part makes, and those of the training that it rests on."""
-    of_training = [
-        (table, name)
-        for name in part.training
-        for table in ("training_runs", "training", "training_validation", "costs")
-    ]
-    pictures = [
-        path
-        for section in part.sections
-        if section.startswith("evaluations.")
-        for analysis in CONFIG.evaluations[section.removeprefix("evaluations.")].analyses
-        for path in made_by(analysis, section.removeprefix("evaluations."))
-    ]
-    return [str(L.table(table, subject)) for table, subject in (*part.tables, *of_training)] + pictures
+    sections = [*part.sections, *(f"training.{name}" for name in part.training)]
+    tables = [str(L.table(*made)) for section in sections for made in tables_of(CONFIG, section)]
+    evaluations = [section.removeprefix("evaluations.") for section in sections if section.startswith("evaluations.")]
+    shown = [(measure, name) for name in evaluations for measure in CONFIG.evaluations[name].analyses]
+    return tables + [str(L.pictures(*one)) for one in shown if MEASURES[one[0]].pictures]
 
 
 def having(*analyses):

@@ -148,11 +148,10 @@ class RunFolder:
                 raise UserError(file, "missing, or not as it was when the run was finished", hint)
         return record
 
-    def vouch(self, record: dict[str, Any]) -> dict[str, Any]:
+    def vouch(self, record: dict[str, Any]) -> None:
         """Write the record of a finished run, and its copy."""
         for path in (self.copy, self.record):
             write_json(path, record)
-        return record
 
     def save_state(self, trainer: Trainer, path: Path | None = None) -> None:
         """Write the state, atomically, by default where the run goes on from."""
